@@ -1,0 +1,1 @@
+"""The SDXS method, one file a stage."""

@@ -1,0 +1,1 @@
+"""Frames over the network: WebRTC in, WebRTC out."""
