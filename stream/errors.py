@@ -1,0 +1,91 @@
+"""What can go wrong on the way in and out.
+
+StreamError                 carries the HTTP status it is answered with
+├── OfferRefused            a session description that cannot be answered
+├── ControlRefused          a change of settings that fails its check (422)
+├── RequestRefused          a request whose body, type or origin is not accepted
+├── SessionUnknown          no such session, or it has ended (404)
+├── ServerFull              no room now; worth another try (503, Retry-After)
+├── EngineNotReady          the model is loading, or could not be loaded (503)
+├── AddressInUse            another program listens on the port
+└── PeerLeft                ends a session from inside; never answered
+
+Every message is one sentence for a person: it names the value and what would be right.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+
+class StreamError(Exception):
+    """The base of everything that :mod:`stream` raises on purpose."""
+
+    status = 500
+    """HTTP status code."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class OfferRefused(StreamError):
+    """A session description that cannot be answered."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class ControlRefused(StreamError):
+    """A change of settings that fails its check; nothing was changed."""
+
+    status = 422
+
+
+class RequestRefused(StreamError):
+    """A request whose body, type or origin is not accepted."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class SessionUnknown(StreamError):
+    """No such session, or it has ended."""
+
+    status = 404
+
+
+class ServerFull(StreamError):
+    """No room now."""
+
+    status = 503
+
+    def __init__(self, detail: str, retry_after_s: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class EngineNotReady(StreamError):
+    """The model is loading, or could not be loaded."""
+
+    status = 503
+
+
+class AddressInUse(StreamError):
+    """Another program listens on the port."""
+
+
+class PeerLeft(StreamError):
+    """Ends a session from inside; the message is the reason that is logged."""
+
+
+def to_problem(status: int, detail: str) -> dict[str, object]:
+    """Return the problem details object of RFC 9457, section 3."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }

@@ -1,0 +1,170 @@
+"""EngineThread: the only way to the engine; fair turns for all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from av import VideoFrame
+
+from pipeline.engines import Engine, Job, Settings
+from pipeline.errors import EngineError, PromptError
+from stream import frames
+from stream.errors import ControlRefused, EngineNotReady, ServerFull
+from stream.feed import ArrivedFrame, Feed
+from stream.renderer import EngineFactory, Renderer
+from stream.stats import Metrics
+from stream.status import EngineInfo, EngineState, EngineStatus
+from stream.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+
+class EngineThread:
+    """Runs one engine for every session; used on the event loop.
+
+    An engine is built, used and closed in a thread of its own. :meth:`swap` starts a second
+    thread, which takes over between two batches once its engine is built, so one engine works
+    at a time. While there is no ready engine, sessions send the camera's own frames.
+    """
+
+    def __init__(self, factory: EngineFactory, metrics: Metrics) -> None:
+        self._factory = factory
+        self._metrics = metrics
+        self._status = EngineStatus(EngineState.LOADING, "the model is loading")
+        self._turns = Turns()
+        self._threads: list[threading.Thread] = []
+        self._is_swapping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def status(self) -> EngineStatus:
+        """The present state."""
+        return self._status
+
+    def start(self) -> None:
+        """Begin to load the engine."""
+        self._loop = asyncio.get_running_loop()
+        # A failure to load is told by `status`, which everybody reads.
+        self._launch(self._factory)
+
+    async def swap(self, factory: EngineFactory) -> None:
+        """Build another engine beside this one, then let it take over between two batches.
+
+        Raises:
+            PipelineError: it could not be built; the old engine goes on.
+            ServerFull: another model is being loaded.
+        """
+        if self._is_swapping or self._status.state is EngineState.LOADING:
+            raise ServerFull("another model is being loaded; try again when it is ready")
+        self._is_swapping = True
+        try:
+            await asyncio.wrap_future(self._launch(factory))
+        finally:
+            self._is_swapping = False
+
+    def attach(self, feed: Feed) -> None:
+        """Give a session a place in the turns."""
+        self._turns.attach(feed)
+
+    def detach(self, feed: Feed) -> None:
+        """Take its place away; a frame in the engine is still delivered."""
+        self._turns.detach(feed)
+
+    def submit(self, feed: Feed, arrived: ArrivedFrame) -> bool:
+        """Leave a frame for the engine; it replaces one that still waits.
+
+        Returns:
+            False if the frame goes past the engine: the session sends it as it is.
+        """
+        if feed.controls.bypass or not self._status.is_ready:
+            self._turns.withdraw(feed)
+            return False
+        self._turns.submit(feed, arrived)
+        return True
+
+    async def check_prompt(self, prompt: str) -> None:
+        """Let the engine encode a prompt, so that its first frame finds it cached.
+
+        Does nothing for an empty prompt, and while there is no ready engine: the prompt is
+        then checked when there is one.
+
+        Raises:
+            ControlRefused: the model does not know the words.
+            EngineNotReady: the engine failed meanwhile.
+            ServerFull: too many such questions wait.
+        """
+        if not prompt or not self._status.is_ready:
+            return
+        try:
+            await asyncio.wrap_future(self._turns.ask(lambda engine: engine.encode_prompt(prompt)))
+        except PromptError as error:
+            raise ControlRefused(str(error)) from error
+        except EngineError as error:
+            raise EngineNotReady(str(error)) from error
+
+    async def translate_picture(
+        self, picture: VideoFrame, prompt: str, settings: Settings
+    ) -> VideoFrame:
+        """Translate one picture when no live frame waits.
+
+        Returns:
+            The picture at the size at which it lies in the engine's image.
+
+        Raises:
+            ControlRefused: the model does not know the words.
+            EngineNotReady: there is no engine, or it failed on this picture.
+            ServerFull: too many pictures wait.
+        """
+        if not self._status.is_ready:
+            raise EngineNotReady(self._status.detail)
+
+        def translate(engine: Engine) -> VideoFrame:
+            words = prompt or EngineInfo.of(engine).default_prompt
+            conditioning = engine.encode_prompt(words)
+            image, placement = frames.to_image(picture, engine.size, engine.pixel_format)
+            (result,) = engine.translate([Job(image, conditioning, settings)])
+            return frames.to_content(result, placement, engine.pixel_format)
+
+        try:
+            return await asyncio.wrap_future(self._turns.ask_patiently(translate))
+        except PromptError as error:
+            raise ControlRefused(str(error)) from error
+        except EngineError as error:
+            raise EngineNotReady(str(error)) from error
+
+    async def close(self, deadline_s: float = 10.0) -> None:
+        """Stop after the batch at work and free the engine. Calling it again does nothing."""
+        self._turns.close()
+        until_s = time.monotonic() + deadline_s
+        while self._threads:
+            thread = self._threads.pop()
+            await asyncio.to_thread(thread.join, max(0.0, until_s - time.monotonic()))
+            if thread.is_alive():
+                logger.error("the engine did not stop within %g s", deadline_s)
+        self._status = EngineStatus(EngineState.CLOSED, "the server is stopping")
+
+    def _launch(self, factory: EngineFactory) -> Future[None]:
+        renderer = Renderer(factory, self._turns, self._metrics, self._post, self._report)
+        built: Future[None] = Future()
+        # A daemon: an engine that hangs must not keep the process from ending.
+        thread = threading.Thread(target=renderer.run, args=(built,), name="engine", daemon=True)
+        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+        thread.start()
+        return built
+
+    # Called in the engine's thread.
+
+    def _report(self, status: EngineStatus) -> None:
+        self._status = status
+
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None, "start() comes first"
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            logger.debug("a result came after the event loop was closed")

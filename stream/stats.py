@@ -1,0 +1,142 @@
+"""Ages, rates, drops and stage times: per session for its page, in sum for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from statistics import median
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_RATE_WINDOW_S = 2.0
+_RATE_FRAMES = 240  # 2 s at 120 Hz
+_MEDIAN_OF = 60
+_STAGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0, 3.0)
+
+
+class Metrics:
+    """What ``/metrics`` shows; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.sessions = Gauge("stream_sessions", "Open sessions.", registry=self.registry)
+        self.sessions_total = Counter(
+            "stream_sessions_opened", "Sessions opened.", registry=self.registry
+        )
+        self.frames = Counter(
+            "stream_frames", "Frames received and sent.", ["direction"], registry=self.registry
+        )
+        self.dropped = Counter(
+            "stream_frames_dropped",
+            "Frames replaced before anyone took them.",
+            ["side"],
+            registry=self.registry,
+        )
+        self.stage_s = Histogram(
+            "stream_stage_seconds",
+            "Time of a frame in one stage.",
+            ["stage"],
+            buckets=_STAGES_S,
+            registry=self.registry,
+        )
+        self.age_s = Histogram(
+            "stream_frame_age_seconds",
+            "From the decoder to the encoder.",
+            buckets=_STAGES_S,
+            registry=self.registry,
+        )
+        self.batch = Histogram(
+            "stream_batch_frames",
+            "Frames in one call of the engine.",
+            buckets=(1, 2, 4, 8, 16),
+            registry=self.registry,
+        )
+        self.engine_failures = Counter(
+            "stream_engine_failures", "Batches that the engine failed.", registry=self.registry
+        )
+        self.engine_loads = Counter(
+            "stream_engine_loads", "Engines built.", ["result"], registry=self.registry
+        )
+
+    def exposition(self) -> bytes:
+        """Return the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class Rate:
+    """How often something happened in the last two seconds."""
+
+    def __init__(self) -> None:
+        self._times_s: deque[float] = deque(maxlen=_RATE_FRAMES)
+
+    def tick(self) -> None:
+        """Count one."""
+        self._times_s.append(time.monotonic())
+
+    def rate_hz(self) -> float:
+        """Return events a second, 0 after two seconds of silence."""
+        now_s = time.monotonic()
+        while self._times_s and now_s - self._times_s[0] > _RATE_WINDOW_S:
+            self._times_s.popleft()
+        if len(self._times_s) < 2:
+            return 0.0
+        # Silence since the last event counts too, else a stop would show as the old rate.
+        interval_s = (self._times_s[-1] - self._times_s[0]) / (len(self._times_s) - 1)
+        span_s = max(now_s - self._times_s[0], self._times_s[-1] - self._times_s[0] + interval_s)
+        return len(self._times_s) / span_s
+
+
+class SessionStats:
+    """One session's numbers; used on the event loop only."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.frames_in = 0
+        self.frames_out = 0
+        self.dropped_in = 0
+        self.dropped_out = 0
+        self.last_out_s = time.monotonic()
+        """``time.monotonic()`` of the last frame handed to the encoder."""
+        self._metrics = metrics
+        self._rate_in = Rate()
+        self._rate_out = Rate()
+        self._age_ms: deque[float] = deque(maxlen=_MEDIAN_OF)
+        self._stages_ms: dict[str, deque[float]] = {}
+
+    def arrived(self) -> None:
+        """Count a frame from the decoder."""
+        self.frames_in += 1
+        self._rate_in.tick()
+        self._metrics.frames.labels("in").inc()
+
+    def sent(self, age_ms: float) -> None:
+        """Count a frame for the encoder."""
+        self.frames_out += 1
+        self.last_out_s = time.monotonic()
+        self._rate_out.tick()
+        self._age_ms.append(age_ms)
+        self._metrics.frames.labels("out").inc()
+        self._metrics.age_s.observe(age_ms / 1000)
+
+    def set_dropped(self, dropped_in: int, dropped_out: int) -> None:
+        """Take the counts of the two slots, which only grow."""
+        self._metrics.dropped.labels("in").inc(dropped_in - self.dropped_in)
+        self._metrics.dropped.labels("out").inc(dropped_out - self.dropped_out)
+        self.dropped_in, self.dropped_out = dropped_in, dropped_out
+
+    def stage(self, name: str, duration_ms: float) -> None:
+        """Record how long one frame took in a stage."""
+        self._stages_ms.setdefault(name, deque(maxlen=_MEDIAN_OF)).append(duration_ms)
+        self._metrics.stage_s.labels(name).observe(duration_ms / 1000)
+
+    def to_json(self) -> dict[str, object]:
+        """Return rates, drops and rolling medians; None where nothing was measured."""
+        stages: dict[str, float | None] = dict.fromkeys(("decode", "wait", "translate", "encode"))
+        stages.update({name: round(median(ms), 2) for name, ms in self._stages_ms.items()})
+        return {
+            "fps_in": round(self._rate_in.rate_hz(), 1),
+            "fps_out": round(self._rate_out.rate_hz(), 1),
+            "dropped_in": self.dropped_in,
+            "dropped_out": self.dropped_out,
+            "age_ms": round(median(self._age_ms), 1) if self._age_ms else None,
+            "stages_ms": stages,
+        }
