@@ -7,11 +7,14 @@ StreamError                 carries the HTTP status it is answered with
 ├── SessionUnknown          no such session, or it has ended (404)
 ├── ServerFull              no room now; worth another try (503, Retry-After)
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
-├── AddressInUse            another program listens on the port
+├── ConfigRefused           a setting of the server that cannot be
+├── AddressRefused          the server cannot listen there
 └── PeerLeft                ends a session from inside; never answered
 
 Every message is one sentence for a person: it names the value and what would be right.
 """
+
+# ruff: noqa: N818 - an error is named by its cause
 
 from __future__ import annotations
 
@@ -73,8 +76,12 @@ class EngineNotReady(StreamError):
     status = 503
 
 
-class AddressInUse(StreamError):
-    """Another program listens on the port."""
+class ConfigRefused(StreamError):
+    """A setting of the server that cannot be."""
+
+
+class AddressRefused(StreamError):
+    """The server cannot listen there: the port is in use, or the address is not ours."""
 
 
 class PeerLeft(StreamError):

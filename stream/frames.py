@@ -177,13 +177,13 @@ def _even(length_px: float) -> int:
 def _plane(frame: VideoFrame, index: int) -> NDArray[np.uint8]:
     """Return a view of one plane without the padding of its lines."""
     plane = frame.planes[index]
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]
 
 
 def _rgb_plane(frame: VideoFrame) -> NDArray[np.uint8]:
     plane = frame.planes[0]
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 

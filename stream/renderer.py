@@ -155,7 +155,8 @@ class Renderer:
         except EngineError as error:
             request.answer.set_exception(error)
             raise
-        except Exception as error:  # noqa: BLE001 - carried to the one who awaits the answer
+        except Exception as error:
+            # Not lost: it is raised again where the answer is awaited.
             request.answer.set_exception(error)
         else:
             request.answer.set_result(result)

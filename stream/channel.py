@@ -1,0 +1,108 @@
+"""The data channel ``control``: settings in, settings and statistics out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiortc import RTCDataChannel
+
+from stream.controls import Changes, Controls, parse_changes, parse_json
+from stream.errors import ControlRefused, StreamError
+
+logger = logging.getLogger(__name__)
+
+LABEL = "control"
+MAX_WAITING_MESSAGES = 32
+# A peer that does not read gets no more statistics than this.
+MAX_BUFFERED_BYTES = 64 * 1024
+
+
+class ControlChannel:
+    """One session's channel; usable before the peer has opened it.
+
+    At most 32 messages wait for an answer; one more is refused at once. Until the channel is
+    open, the newest 8 notices are kept.
+    """
+
+    def __init__(self) -> None:
+        self._channel: RTCDataChannel | None = None
+        self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_WAITING_MESSAGES)
+        self._unsent: deque[dict[str, Any]] = deque(maxlen=8)
+
+    def open(self, channel: RTCDataChannel, controls: Controls) -> None:
+        """Begin to use the channel that the peer has opened; a second one is closed."""
+        if self._channel is not None or channel.label != LABEL:
+            logger.info("closed a data channel named %r", channel.label[:60])
+            channel.close()
+            return
+        self._channel = channel
+        channel.on("message", self._receive)
+        self.send_controls(controls)
+        while self._unsent:
+            self._send(self._unsent.popleft())
+
+    async def answer_messages(self, change: Callable[[Changes], Awaitable[Controls]]) -> None:
+        """Answer one message after the other, for as long as the session lives."""
+        while True:
+            await self._answer(await self._waiting.get(), change)
+
+    def send_controls(self, controls: Controls) -> None:
+        """Tell all settings, unasked."""
+        self._send({"type": "controls", "controls": controls.to_json()})
+
+    def send_stats(self, stats: dict[str, object]) -> None:
+        """Send statistics, unless the peer is behind with reading."""
+        if self._channel is not None and self._channel.bufferedAmount < MAX_BUFFERED_BYTES:
+            self._send({"type": "stats", **stats})
+
+    def send_notice(self, level: str, detail: str) -> None:
+        """Tell the viewer one sentence; ``level`` is ``"info"`` or ``"warning"``."""
+        message = {"type": "notice", "level": level, "detail": detail}
+        if self._channel is None:
+            self._unsent.append(message)
+        else:
+            self._send(message)
+
+    def _receive(self, message: str | bytes) -> None:
+        try:
+            self._waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            self._send_error(
+                None, f"{MAX_WAITING_MESSAGES} messages wait already; wait for their answers"
+            )
+
+    async def _answer(
+        self, message: str | bytes, change: Callable[[Changes], Awaitable[Controls]]
+    ) -> None:
+        ident: int | None = None
+        try:
+            ident, values = _read_message(message)
+            controls = await change(parse_changes(values))
+        except StreamError as error:
+            self._send_error(ident, error.detail)
+        else:
+            self._send({"type": "controls", "id": ident, "controls": controls.to_json()})
+
+    def _send_error(self, ident: int | None, detail: str) -> None:
+        self._send({"type": "error", "id": ident, "detail": detail})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps(message))
+
+
+def _read_message(message: str | bytes) -> tuple[int | None, object]:
+    if not isinstance(message, str):
+        raise ControlRefused("a control message is text, not binary")
+    value = parse_json(message)
+    if not isinstance(value, dict) or not value.keys() <= {"id", "set"} or "set" not in value:
+        raise ControlRefused('a control message is {"id": 1, "set": {"strength": 0.5}}')
+    ident = value.get("id")
+    if isinstance(ident, bool) or not isinstance(ident, int | None):
+        raise ControlRefused("the id of a control message is a whole number")
+    return ident, value["set"]

@@ -1,0 +1,162 @@
+"""The server: what starts, in which order, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from aiohttp import web
+
+from stream.config import ModelEntry, PeerTuning, ServerConfig
+from stream.errors import AddressRefused, ServerFull, StreamError, to_problem
+from stream.limits import Handler, add_security_headers, check_origin
+from stream.renderer import EngineFactory
+from stream.routes import ENGINE, METRICS, MODELS, SESSIONS, add_routes
+from stream.scheduler import EngineThread
+from stream.sessions import Sessions
+from stream.stats import Metrics
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 5.0
+
+
+def create_app(
+    config: ServerConfig,
+    engine_factory: EngineFactory,
+    models: Sequence[ModelEntry] = (),
+    tuning: PeerTuning | None = None,
+) -> web.Application:
+    """Put the application together; nothing runs before it is started.
+
+    Args:
+        config: how much it takes.
+        engine_factory: called in the engine's thread; builds the first engine.
+        models: what ``/api/models`` lists, read at each request.
+        tuning: what is done to each peer connection.
+    """
+    app = web.Application(
+        middlewares=[
+            add_security_headers,
+            answer_errors,
+            check_origin((config.host, *config.names)),
+        ]
+    )
+    metrics = Metrics()
+    engine = EngineThread(engine_factory, metrics)
+    app[METRICS] = metrics
+    app[MODELS] = models
+    app[ENGINE] = engine
+    app[SESSIONS] = Sessions(config, engine, metrics, tuning or PeerTuning())
+    app.cleanup_ctx.append(_run_engine)
+    app.cleanup_ctx.append(_run_sessions)
+    add_routes(app)
+    return app
+
+
+async def serve(
+    config: ServerConfig,
+    engine_factory: EngineFactory,
+    models: Sequence[ModelEntry] = (),
+    tuning: PeerTuning | None = None,
+    on_listening: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then end every session and free the engine.
+
+    Args:
+        config: where to listen and how much to take.
+        engine_factory: see :func:`create_app`.
+        models: see :func:`create_app`.
+        tuning: see :func:`create_app`.
+        on_listening: called once with the address of the page.
+
+    Raises:
+        AddressRefused: the port is in use, or the address is not this machine's.
+    """
+    # Bound before anything is loaded, so that a port in use is told at once.
+    sock = bind(config)
+    runner = web.AppRunner(
+        create_app(config, engine_factory, models, tuning),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        await runner.setup()
+        await web.SockSite(runner, sock).start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if on_listening is not None:
+            on_listening(to_url(sock))
+        await stop.wait()
+        logger.info("stopping")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await runner.cleanup()
+        sock.close()
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """Return a socket that listens where ``config`` says.
+
+    Raises:
+        AddressRefused: the port is in use, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=128)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            detail = f"port {config.port} is in use; choose another with --port"
+        else:
+            detail = f"cannot listen on {config.host} port {config.port}: {error.strerror}"
+        raise AddressRefused(detail) from error
+
+
+def to_url(sock: socket.socket) -> str:
+    """Return the address of the page on this machine."""
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with problem details (RFC 9457)."""
+    headers: dict[str, str] = {}
+    try:
+        return await handler(request)
+    except StreamError as error:
+        status, detail = error.status, error.detail
+        if isinstance(error, ServerFull):
+            headers["Retry-After"] = str(error.retry_after_s)
+    except web.HTTPException as error:
+        status, detail = error.status, f"{request.method} {request.path}: {error.reason}"
+        headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        status, detail = 500, "the server made a mistake; its log says more"
+    return web.json_response(
+        to_problem(status, detail),
+        status=status,
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+async def _run_engine(app: web.Application) -> AsyncIterator[None]:
+    app[ENGINE].start()
+    yield
+    await app[ENGINE].close()
+
+
+async def _run_sessions(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[SESSIONS].close()

@@ -1,0 +1,203 @@
+"""Pure: check an offer before aiortc sees it, read trickled candidates.
+
+aiortc's parser takes seconds for a hostile 128 KiB, and its ICE agent waits one second for
+each ``.local`` candidate and never connects when they are all there is; so offers are
+measured, checked and cleaned here first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from aiortc import RTCIceCandidate
+from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+
+from stream.errors import OfferRefused
+
+MAX_OFFER_BYTES = 32 * 1024
+MAX_LINES = 1000  # Chromium's offer of audio and video has 165
+MAX_CODEC_LINES = 400
+MAX_CANDIDATES = 64
+MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
+CODECS = {"video": ("VP8", "H264"), "audio": ("opus", "G722", "PCMU", "PCMA")}
+
+# What aiortc's parser raises on a malformed line.
+_PARSE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Candidates that came after the offer (RFC 8840)."""
+
+    ufrag: str | None
+    """Which ICE generation they belong to."""
+    candidates: tuple[RTCIceCandidate, ...]
+    """Without those that cannot be used."""
+
+
+def check_offer(body: bytes, content_type: str, direction: str = "sendrecv") -> str:
+    """Return a cleaned offer that aiortc can answer.
+
+    Args:
+        body: the request's body.
+        content_type: the request's.
+        direction: what the offer's video must be.
+
+    Raises:
+        OfferRefused: 413 too large, 415 another type, 400 not an offer, 422 without video
+            that we can exchange.
+    """
+    lines = _read_lines(body, content_type, "application/sdp")
+    if lines[0] != "v=0":
+        raise OfferRefused(400, f'an offer begins with "v=0" (got {_shown(lines[0])})')
+    _measure(lines)
+    cleaned = "\r\n".join(line for line in lines if _is_wanted(line)) + "\r\n"
+    try:
+        description = SessionDescription.parse(cleaned)
+    except _PARSE_ERRORS as error:
+        raise OfferRefused(400, f"the offer is not valid SDP: {error or 'malformed'}") from error
+    for media in description.media:
+        _check_transport(media)
+    _check_media(description.media, direction)
+    # RFC 8866, section 6.7: a section without a direction is sendrecv.
+    return cleaned if all(media.direction for media in description.media) else _direct(cleaned)
+
+
+def parse_fragment(body: bytes, content_type: str) -> Fragment:
+    """Read candidates from a trickle fragment; those that cannot be used are skipped.
+
+    Raises:
+        OfferRefused: 413 too large, 415 another type, 400 not a fragment.
+    """
+    lines = _read_lines(body, content_type, "application/trickle-ice-sdpfrag")
+    _measure(lines)
+    ufrag, mid = None, None
+    candidates = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "a=ice-ufrag":
+            ufrag = value
+        elif name == "a=mid":
+            mid = value
+        elif name == "a=candidate" and _is_wanted(line):
+            try:
+                candidate = candidate_from_sdp(value)
+            except _PARSE_ERRORS as error:
+                raise OfferRefused(400, f"not a candidate: {_shown(line)}") from error
+            candidate.sdpMid = mid
+            candidate.sdpMLineIndex = 0 if mid is None else None
+            candidates.append(candidate)
+    return Fragment(ufrag, tuple(candidates))
+
+
+def find_ufrags(offer: str) -> frozenset[str]:
+    """Return the ICE user fragments of a cleaned offer."""
+    prefix = "a=ice-ufrag:"
+    return frozenset(
+        line.removeprefix(prefix) for line in offer.split("\r\n") if line.startswith(prefix)
+    )
+
+
+def _read_lines(body: bytes, content_type: str, expected: str) -> list[str]:
+    if content_type.partition(";")[0].strip().lower() != expected:
+        raise OfferRefused(415, f"the content type must be {expected} (got {content_type!r})")
+    if len(body) > MAX_OFFER_BYTES:
+        raise OfferRefused(
+            413, f"an offer may have {MAX_OFFER_BYTES} bytes (got {len(body)} or more)"
+        )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise OfferRefused(400, "the body is not UTF-8 text") from None
+    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    for line in lines:
+        if line[1:2] != "=" or not line.isprintable():
+            raise OfferRefused(400, f'the body is not SDP: {_shown(line)} is not "type=value"')
+    return lines
+
+
+def _measure(lines: list[str]) -> None:
+    names = Counter(line.partition(":")[0] for line in lines)
+    codec_lines = names["a=rtpmap"] + names["a=fmtp"] + names["a=rtcp-fb"]
+    media_lines = sum(line.startswith("m=") for line in lines)
+    for found, limit, what in (
+        (len(lines), MAX_LINES, "lines"),
+        (media_lines, len(MAX_OF_KIND), "media sections"),
+        (codec_lines, MAX_CODEC_LINES, "lines about codecs"),
+        (names["a=candidate"], MAX_CANDIDATES, "candidates"),
+    ):
+        if found > limit:
+            raise OfferRefused(400, f"an offer may have {limit} {what} (got {found})")
+
+
+def _is_wanted(line: str) -> bool:
+    """Drop what stops aioice: mDNS names, and the end that forbids to learn of others."""
+    if line == "a=end-of-candidates":
+        return False
+    fields = line.split()
+    return not (
+        line.startswith("a=candidate:") and len(fields) > 4 and fields[4].endswith(".local")
+    )
+
+
+def _check_transport(media: MediaDescription) -> None:
+    if not media.ice.usernameFragment or not media.ice.password:
+        raise OfferRefused(400, f"the offer's {media.kind} has no ice-ufrag or no ice-pwd")
+    if media.dtls is None or not media.dtls.fingerprints:
+        raise OfferRefused(400, f"the offer's {media.kind} has no setup or no fingerprint")
+    if not media.rtp.muxId:
+        raise OfferRefused(400, f"the offer's {media.kind} has no mid")
+    if media.kind in CODECS and not media.rtcp_mux:
+        raise OfferRefused(400, f"the offer's {media.kind} has no rtcp-mux")
+
+
+def _check_media(sections: list[MediaDescription], direction: str) -> None:
+    kinds = Counter(media.kind for media in sections)
+    if not kinds["video"]:
+        raise OfferRefused(422, "the offer has no video")
+    for kind, count in kinds.items():
+        limit = MAX_OF_KIND.get(kind, 0)
+        if count > limit:
+            raise OfferRefused(422, f"an offer may have {limit} {kind} (got {count})")
+    for media in sections:
+        if media.kind in CODECS:
+            _check_codecs(media)
+        if media.kind == "video" and (media.direction or "sendrecv") != direction:
+            raise OfferRefused(
+                422, f"the offer's video must be {direction} (got {media.direction})"
+            )
+
+
+def _check_codecs(media: MediaDescription) -> None:
+    known = {name.lower() for name in CODECS[media.kind]}
+    offered = dict.fromkeys(codec.name for codec in media.rtp.codecs)
+    if not known.intersection(name.lower() for name in offered):
+        wanted = " or ".join(CODECS[media.kind])
+        raise OfferRefused(
+            422, f"the offer's {media.kind} must have {wanted} (got {', '.join(offered) or 'none'})"
+        )
+
+
+def _direct(offer: str) -> str:
+    """Write ``a=sendrecv`` into each media section that leaves it out; aiortc needs it."""
+    head, *sections = offer.split("\r\nm=")
+    for index, section in enumerate(sections):
+        lines = section.split("\r\n")
+        if not {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}.intersection(lines):
+            lines.insert(len(lines) - (index == len(sections) - 1), "a=sendrecv")
+            sections[index] = "\r\n".join(lines)
+    return "\r\nm=".join([head, *sections])
+
+
+def _shown(text: str) -> str:
+    shown = ascii(text)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

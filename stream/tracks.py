@@ -1,0 +1,67 @@
+"""What a peer receives."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+from av import VideoFrame
+
+from stream.feed import Finished
+from stream.latest import Latest, SlotClosed
+from stream.stats import SessionStats
+
+logger = logging.getLogger(__name__)
+
+_FRAME_INTERVAL_S = 1 / 30
+
+
+class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
+    """Gives the newest finished frame to aiortc's encoder, with the input's pts."""
+
+    kind = "video"
+
+    def __init__(self, outbox: Latest[Finished], stats: SessionStats) -> None:
+        super().__init__()
+        self._outbox = outbox
+        self._stats = stats
+        self._last_pts = -1
+        # Added to the input's pts; stays 0 while these grow from 0.
+        self._offset = 0
+
+    async def recv(self) -> VideoFrame:
+        """Wait for the next frame.
+
+        Raises:
+            MediaStreamError: the track has ended.
+        """
+        if self.readyState != "live":
+            raise MediaStreamError("the track has ended")
+        try:
+            finished = await self._outbox.get()
+        except SlotClosed:
+            self.stop()
+            raise MediaStreamError("the track has ended") from None
+        self._stats.sent((time.monotonic() - finished.arrived.arrived_s) * 1000)
+        return self._in_order(finished.frame)
+
+    def stop(self) -> None:
+        """End the track; a :meth:`recv` that waits raises."""
+        super().stop()
+        self._outbox.close()
+
+    def _in_order(self, frame: VideoFrame) -> VideoFrame:
+        """Keep pts growing: a negative one ends aiortc's sender, an equal one its encoder."""
+        assert frame.pts is not None, "a decoded frame has a pts"
+        assert frame.time_base is not None, "a decoded frame has a time base"
+        pts = frame.pts + self._offset
+        if pts <= self._last_pts:
+            step = max(1, round(_FRAME_INTERVAL_S / frame.time_base))
+            logger.warning("pts %d after %d: the clock starts again", pts, self._last_pts)
+            self._offset += self._last_pts + step - pts
+            pts = self._last_pts + step
+        self._last_pts = pts
+        frame.pts = pts
+        return frame
