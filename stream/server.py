@@ -10,10 +10,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from stream.config import ModelEntry, PeerTuning, ServerConfig
 from stream.errors import AddressRefused, ServerFull, StreamError, to_problem
-from stream.limits import Handler, add_security_headers, check_origin
+from stream.limits import add_security_headers, check_origin
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE, METRICS, MODELS, SESSIONS, add_routes
 from stream.scheduler import EngineThread
