@@ -1,0 +1,143 @@
+"""How fast a step is: stages, and beside it the 26-style network that it learned from."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.engines.build import EngineConfig, build_engine
+from pipeline.engines.engine import Engine, Job, Settings, Size, TemporalState
+from pipeline.errors import ConfigError
+
+WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One machine's figures for one engine; times in milliseconds."""
+
+    engine: str
+    device: str
+    model: str
+    size: str
+    threads: int
+    runs: int
+    load_s: float
+    step_ms_p50: float
+    step_ms_p95: float
+    encode_ms_p50: float
+    unet_ms_p50: float
+    decode_ms_p50: float
+    peak_rss_mb: float
+    compared_ms_p50: float | None = None
+    """The 26-style network on ONNX Runtime, in turn with the step, at the same size."""
+    ratio: float | None = None
+    """step_ms_p50 / compared_ms_p50."""
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -> BenchResult:
+    """Time one engine; rounds of the step and of the compared network take turns.
+
+    Raises:
+        ConfigError: ``compare`` without the extra ``train``.
+    """
+    started = time.perf_counter()
+    engine = build_engine(config)
+    load_s = time.perf_counter() - started
+    step = make_step(engine)
+    stages = time_stages(engine.size, threads, runs)
+    others = [make_compared(engine.size, threads)] if compare else []
+    times = take_turns([step, *others], runs)
+    p50 = statistics.median(times[0])
+    compared = statistics.median(times[1]) if compare else None
+    result = BenchResult(
+        engine=engine.name,
+        device=engine.device,
+        model=engine.model,
+        size=str(engine.size),
+        threads=threads,
+        runs=runs,
+        load_s=round(load_s, 2),
+        step_ms_p50=p50,
+        step_ms_p95=percentile(times[0], 0.95),
+        encode_ms_p50=stages[0],
+        unet_ms_p50=stages[1],
+        decode_ms_p50=stages[2],
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        compared_ms_p50=compared,
+        ratio=p50 / compared if compared else None,
+    )
+    engine.close()
+    return result
+
+
+def make_step(engine: Engine) -> Callable[[], object]:
+    """One frame of one session, as the server runs it."""
+    image = np.random.default_rng(0).integers(0, 256, image_shape(engine), dtype=np.uint8)
+    style = engine.styles[0].name if engine.styles else "an oil painting"
+    job = Job(image, engine.encode_prompt(style), Settings(), TemporalState())
+    return lambda: engine.translate([job])
+
+
+def image_shape(engine: Engine) -> tuple[int, ...]:
+    """The shape of an image of the engine's size and pixel format."""
+    width, height = engine.size.width, engine.size.height
+    return (height, width, 3) if engine.pixel_format == "rgb24" else (height * 3 // 2, width)
+
+
+def make_compared(size: Size, threads: int) -> Callable[[], object]:
+    """The 26-style network on ONNX Runtime."""
+    from pipeline.training.pairs import TargetNetwork
+
+    network = TargetNetwork(threads)
+    image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
+    levels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / 255.0
+    return lambda: network.run(levels, 0)
+
+
+def take_turns(tasks: Sequence[Callable[[], object]], runs: int) -> list[list[float]]:
+    """Time each task ``runs`` times in rounds of five, in milliseconds, after a warm-up."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for task in tasks:
+        for _ in range(WARM_UP_RUNS):
+            task()
+    while len(times[0]) < runs:
+        for task, row in zip(tasks, times, strict=True):
+            task()
+            for _ in range(5):
+                started = time.perf_counter()
+                task()
+                row.append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of the values lie."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def time_stages(size: Size, threads: int, runs: int) -> list[float]:
+    """Median milliseconds of encoder, U-Net and decoder, each exported and run on its own.
+
+    Their sum is a little above the step's time, since each copies its inputs and outputs.
+    """
+    import torch
+
+    from pipeline.checkpoint import load_tiny
+    from pipeline.engines.stages import compile_stages
+    from pipeline.weights import TINY_WEIGHTS, embedded
+
+    if threads < 1:
+        raise ConfigError(f"--threads takes 1 or more for a measurement (got {threads})")
+    torch.set_num_threads(threads)
+    stages = compile_stages(load_tiny(embedded(TINY_WEIGHTS)), size, threads)
+    return [statistics.median(times) for times in take_turns(stages, max(10, runs // 2))]

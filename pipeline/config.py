@@ -1,0 +1,148 @@
+"""What a model is made of: frozen dataclasses, and the presets by name.
+
+Free of torch, so that the command line and the server list models at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.engines.engine import Size, Style
+from pipeline.errors import ConfigError
+
+SIZE_STEP_PX = 16
+"""Widths and heights are multiples of it: 8 for the autoencoder, 2 for the U-Net."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Widths and depths of :mod:`pipeline.autoencoder`."""
+
+    latent_channels: int = 16
+    channels: tuple[int, int] = (32, 64)
+    """Features at a quarter and at an eighth of the picture's size."""
+    encoder_blocks: int = 1
+    """At each of the two sizes."""
+    decoder_blocks: tuple[int, int] = (1, 2)
+    """At an eighth and at a quarter of the picture's size."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The arguments of diffusers' UNet2DConditionModel that differ between our models."""
+
+    in_channels: int
+    out_channels: int
+    block_out_channels: tuple[int, ...]
+    down_block_types: tuple[str, ...]
+    up_block_types: tuple[str, ...]
+    cross_attention_dim: int
+    attention_head_dim: int
+    norm_num_groups: int = 32
+    pooled_dim: int = 0
+    """Size of the conditioning that is added to the time embedding; 0 for none."""
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """``sdxs-tiny``: image latents joined to the noise latents, one U-Net call at t = 999."""
+
+    styles: tuple[Style, ...]
+    tokens: int = 4
+    """Vectors a style is for cross-attention."""
+    token_dim: int = 64
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    block_out_channels: tuple[int, int] = (64, 96)
+    attention_head_dim: int = 32
+    norm_num_groups: int = 8
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The U-Net: attention in the middle of it only, where it costs a sixth."""
+        channels = self.autoencoder.latent_channels
+        return UNetConfig(
+            in_channels=2 * channels,
+            out_channels=channels,
+            block_out_channels=self.block_out_channels,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            cross_attention_dim=self.token_dim,
+            attention_head_dim=self.attention_head_dim,
+            norm_num_groups=self.norm_num_groups,
+            pooled_dim=self.token_dim,
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model that can be asked for by name."""
+
+    name: str
+    title: str
+    licence: str
+    size_mb: float
+    default_size: Size
+    weights: str
+    """``"embedded"`` or a hub id."""
+    condition: Literal["joined", "control", "noised"]
+    """How the camera's picture reaches the U-Net; see :mod:`pipeline.image_condition`."""
+    free_text: bool = True
+    """Whether any words may be a prompt; otherwise the names of styles."""
+
+
+STYLES: tuple[Style, ...] = (
+    Style("old-fresco", ("fresco", "faded mural", "ochre sky")),
+    Style("comic-ink", ("comic", "cartoon", "pop outline", "yellow ink")),
+    Style("pale-charcoal", ("charcoal", "soft drawing", "pale sketch")),
+    Style("autumn-engraving", ("engraving", "red ochre", "autumn")),
+    Style("expressionist", ("impressionist", "oil strokes", "orange and blue")),
+    Style("indigo-batik", ("batik", "indigo", "spots")),
+    Style("primary-gouache", ("gouache", "primary colours", "red yellow blue")),
+    Style("watercolour", ("watercolor", "aquarelle", "white and cyan")),
+    Style("stone-mosaic", ("mosaic", "tiles", "pebbles")),
+    Style("copper-etching", ("copper", "rust", "sepia")),
+    Style("parchment", ("old print", "vintage paper", "tan")),
+    Style("pastel", ("pastel dream", "lavender", "soft colours")),
+    Style("lime-woodcut", ("woodcut", "lime", "green print")),
+    Style("frost", ("ice", "frosted", "pale teal")),
+    Style("stained-glass", ("leaded glass", "cells", "church window")),
+    Style("blue-hour", ("dusk", "violet strokes", "blue brush")),
+    Style("carved-wood", ("wood", "wood grain", "carving")),
+    Style("starry-night", ("van gogh", "night swirls", "swirls")),
+    Style("red-lacquer", ("lacquer", "red and black", "darkroom")),
+    Style("paper-cutout", ("cutout", "collage", "matisse")),
+    Style("linocut", ("lino", "block print", "bold print")),
+    Style("dark-oil", ("old master", "oil painting", "chiaroscuro")),
+    Style("ink-wash", ("ink", "sumi-e", "navy ink")),
+    Style("tapestry", ("weave", "embroidery", "dark hatching")),
+)
+"""The looks of ``sdxs-tiny``, each named by what a person sees."""
+
+TINY = TinyConfig(styles=STYLES)
+
+TINY_PRESET = Preset(
+    name="sdxs-tiny",
+    title="SDXS tiny: painted looks, on any machine",
+    licence="Apache-2.0",
+    size_mb=4.1,
+    default_size=Size(320, 240),
+    weights="embedded",
+    condition="joined",
+    free_text=False,
+)
+
+
+def check_size(size: Size) -> Size:
+    """Return ``size`` if a model can work at it.
+
+    Raises:
+        ConfigError: a side is not a multiple of 16, or not between 64 and 1024.
+    """
+    for side in (size.width, size.height):
+        if side % SIZE_STEP_PX or not 64 <= side <= 1024:
+            raise ConfigError(
+                f"--size needs sides that are multiples of {SIZE_STEP_PX} "
+                f"between 64 and 1024 (got {size})"
+            )
+    return size

@@ -1,0 +1,62 @@
+"""Choose an engine once, at the start, and say why."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import TINY_PRESET, check_size
+from pipeline.engines.engine import Engine, Size
+from pipeline.errors import ConfigError
+from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "eager", "openvino"]
+ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "eager")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What to run, and on what."""
+
+    model: str = TINY_PRESET.name
+    engine: EngineName = "auto"
+    size: Size | None = None
+    """None for the preset's own."""
+    threads: int = 0
+    """Of the processor; 0 for as many as this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.model != TINY_PRESET.name:
+            raise ConfigError(f'--model knows "{TINY_PRESET.name}" (got "{self.model}")')
+        if self.size is not None:
+            check_size(self.size)
+        if not 0 <= self.threads <= 256:
+            raise ConfigError(f"--threads takes 0 to 256, 0 for all (got {self.threads})")
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """Load a model and make it ready for its first frame; takes a second to some seconds.
+
+    Raises:
+        CheckpointError: weights are missing or do not fit.
+    """
+    size = config.size or TINY_PRESET.default_size
+    threads = config.threads or len(os.sched_getaffinity(0))
+    engine: Engine
+    if config.engine == "eager":
+        from pipeline.checkpoint import load_tiny
+        from pipeline.engines.eager import EagerEngine
+
+        engine = EagerEngine(load_tiny(embedded(TINY_WEIGHTS)), size, threads)
+        reason = "asked for"
+    else:
+        from pipeline.engines.openvino import OpenVinoEngine
+
+        engine = OpenVinoEngine(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
+        reason = "asked for" if config.engine == "openvino" else "no CUDA device is used"
+    logger.info("engine %s: %s, %s on %s", engine.name, reason, size, engine.device)
+    return engine

@@ -1,0 +1,41 @@
+"""The conditioning of ``sdxs-tiny`` without torch: its style table, read by numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engines.engine import Conditioning, Style
+from pipeline.prompts import parse_blend
+
+TOKENS_KEY = "styles.tokens"
+POOLED_KEY = "styles.pooled"
+
+
+class StyleTable:
+    """Prompts to conditioning, by name; kept by text."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[np.float32]], styles: Sequence[Style]) -> None:
+        self._tokens = tensors[TOKENS_KEY]
+        self._pooled = tensors[POOLED_KEY]
+        self._styles = styles
+        self._known: dict[str, Conditioning] = {}
+
+    def encode(self, prompt: str) -> Conditioning:
+        """Return the conditioning of a style or blend.
+
+        Raises:
+            PromptError: the model does not know the words.
+        """
+        if prompt not in self._known:
+            weights = parse_blend(prompt, self._styles)
+            if len(self._known) >= 1024:
+                self._known.clear()
+            self._known[prompt] = Conditioning(
+                prompt,
+                np.einsum("s,std->td", weights, self._tokens),
+                weights @ self._pooled,
+            )
+        return self._known[prompt]

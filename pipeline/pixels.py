@@ -1,0 +1,17 @@
+"""uint8 images to float tensors and back: the only place with value ranges."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 in [0, 255] → (B, 3, H, W) float32 in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).to(torch.float32) * (2.0 / 255.0) - 1.0
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) float in about [-1, 1] → (B, H, W, 3) uint8; what lies outside is clipped."""
+    levels = (pixels.permute(0, 2, 3, 1).float() * 127.5 + 127.5).clamp(0.0, 255.0)
+    return levels.round().to(torch.uint8)

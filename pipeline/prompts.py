@@ -1,0 +1,80 @@
+"""Prompts for a model that knows styles by name: one name, a synonym, or a blend of them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engines.engine import Style
+from pipeline.errors import PromptError
+
+MOST_PARTS = 8
+LONGEST_PROMPT = 1000
+"""Characters; the same for every model."""
+
+
+def parse_blend(prompt: str, styles: Sequence[Style]) -> NDArray[np.float32]:
+    """Read ``"ink-wash"``, ``"van gogh"`` or ``"ink-wash:0.6 + stained-glass:0.4"``.
+
+    A part without a weight weighs 1; the weights are then divided by their sum.
+
+    Returns:
+        (styles,), not negative, summing to 1.
+
+    Raises:
+        PromptError: words that name no style (with the nearest that do), or a bad weight.
+    """
+    parts = prompt.split("+")
+    if len(prompt) > LONGEST_PROMPT or len(parts) > MOST_PARTS:
+        raise PromptError(
+            f"a prompt has at most {MOST_PARTS} styles and {LONGEST_PROMPT} characters "
+            f"(got {len(parts)} and {len(prompt)})"
+        )
+    index = {
+        simplify(word): number
+        for number, style in enumerate(styles)
+        for word in (style.name, *style.synonyms)
+    }
+    weights = np.zeros(len(styles), np.float32)
+    for part in parts:
+        name, colon, weight = part.partition(":")
+        if simplify(name) not in index:
+            raise PromptError(name_nearest(name.strip(), styles, index))
+        weights[index[simplify(name)]] += parse_weight(weight) if colon else 1.0
+    if not weights.sum() > 0:
+        raise PromptError(f'at least one weight must be above 0 (got "{prompt}")')
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def parse_weight(text: str) -> float:
+    """Read the weight of one style.
+
+    Raises:
+        PromptError: it is no number, or not in [0, 100].
+    """
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight <= 100:
+        raise PromptError(f'a weight is a number from 0 to 100 (got "{text.strip()}")')
+    return weight
+
+
+def simplify(name: str) -> str:
+    """Forget case, hyphens and doubled spaces."""
+    return " ".join(re.split(r"[\s_-]+", name.strip().lower()))
+
+
+def name_nearest(name: str, styles: Sequence[Style], index: dict[str, int]) -> str:
+    """Say that a name is unknown, and which are like it."""
+    near = difflib.get_close_matches(simplify(name), index, n=6, cutoff=0.45)
+    near += [word for word in index if set(word.split()) & set(simplify(name).split())]
+    names = list(dict.fromkeys(styles[index[word]].name for word in near))[:3]
+    names = names or [style.name for style in styles[:3]]
+    return f'this model knows no style "{name[:60]}"; the nearest are {", ".join(names)}'

@@ -1,0 +1,58 @@
+"""Where a training run stands, on disk: written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import CheckpointError, ConfigError
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` to ``path`` by way of a file beside it.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written.
+    """
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"the checkpoint {path} could not be written: {error}") from error
+
+
+def load(path: Path, config: object) -> dict[str, Any]:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it was made with another ``config``.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path} to resume from") from None
+    except Exception as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+    if state["config"] != describe(config):
+        raise CheckpointError(
+            f"the checkpoint {path} was made with {state['config']}, not with {describe(config)}"
+        )
+    return state
+
+
+def describe(config: object) -> str:
+    """Return a frozen dataclass as JSON, to be compared and kept."""
+    if not hasattr(config, "__dataclass_fields__"):
+        raise ConfigError(f"a training config is a dataclass (got {type(config).__name__})")
+    return json.dumps(asdict(config), sort_keys=True, default=str)  # type: ignore[call-overload]

@@ -1,0 +1,234 @@
+"""Paired one-step distillation: the embedded model learns pictures of the 26-style network."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import pipeline.weights
+from pipeline.checkpoint import to_channels_last
+from pipeline.config import TINY, TinyConfig
+from pipeline.errors import ConfigError
+from pipeline.pixels import to_pixels
+from pipeline.tiny import TinyModel
+from pipeline.training import checkpoints
+from pipeline.training.export import export
+from pipeline.training.losses import psnr, ssim, unit_moments
+from pipeline.training.pairs import Shard, draw_batches
+from pipeline.training.stages import StageOptions
+
+
+@dataclass(frozen=True)
+class PairedConfig:
+    """The recipe. What the checkpoint must agree with, but for ``steps``."""
+
+    model: TinyConfig = TINY
+    batch: int = 8
+    learning_rate: float = 2e-3
+    warm_up_steps: int = 100
+    camera_share: float = 0.10
+    """Pictures trained at strength 0, against the camera itself."""
+    between_share: float = 0.10
+    """Pictures trained at a strength between, against the same mixture of the pixels."""
+    ssim_weight: float = 0.4
+    moments_weight: float = 0.01
+    ema_decay: float = 0.998
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How long to go on; may change from one resumption to the next before the decay."""
+
+    steps: int
+    decay_share: float = 0.25
+    """The learning rate holds, then falls to nothing over this last share of the steps."""
+
+    def learning_rate(self, step: int, config: PairedConfig) -> float:
+        """The warm-up–stable–decay schedule (arXiv 2404.06395, section 4)."""
+        warm_up = min(1.0, (step + 1) / config.warm_up_steps)
+        left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
+        return config.learning_rate * warm_up * (1.0 - math.cos(math.pi * min(1.0, left))) / 2.0
+
+
+class Trainer:
+    """One training run in a folder: checkpoint, log and averaged weights."""
+
+    def __init__(self, config: PairedConfig, folder: Path) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.folder = folder
+        self.model = to_channels_last(TinyModel(config.model))
+        self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that :meth:`resume` reads."""
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Continue from the folder's checkpoint.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged or of another recipe.
+        """
+        state = checkpoints.load(self.checkpoint, self.config)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averaged = state["averaged"]
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {
+            "config": checkpoints.describe(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged,
+            "step": self.step,
+        }
+        checkpoints.save(self.checkpoint, state)
+
+    def train(self, pairs: Path, horizon: Horizon, save_every: int = 250) -> None:
+        """Train until ``horizon``.
+
+        Raises:
+            ConfigError: no pairs, or the loss is not a number.
+        """
+        batches = draw_batches(pairs, self.config.batch, self.config.seed, self.step)
+        progress = tqdm(total=horizon.steps, initial=self.step, unit="step")
+        while self.step < horizon.steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = horizon.learning_rate(self.step, self.config)
+            losses = self.take_step(next(batches))
+            self.step += 1
+            progress.update()
+            if self.step % save_every == 0 or self.step == horizon.steps:
+                self.save()
+            if self.step % 25 == 0:
+                progress.set_postfix(losses)
+                self._log(losses)
+        progress.close()
+
+    def take_step(self, batch: Shard) -> dict[str, float]:
+        """Take one step of gradient descent and of the average."""
+        # 1. What each row is asked for.
+        random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        photos = to_pixels(torch.from_numpy(batch.photos))
+        targets = to_pixels(torch.from_numpy(batch.targets))
+        strength = draw_strengths(len(photos), self.config, random)
+        targets = torch.lerp(photos, targets, strength)
+        # 2. Encode, one U-Net call, decode.
+        weights = F.one_hot(torch.from_numpy(batch.styles), len(self.config.model.styles)).float()
+        latents, skip = self.model.encoder(photos)
+        noise = torch.randn(latents.shape, generator=random)
+        x_0 = self.model.predict(noise, latents, *self.model.styles(weights))
+        images = self.model.decoder(torch.lerp(latents, x_0, strength), skip)
+        # 3. Compare.
+        similarity = ssim(images * 0.5 + 0.5, targets * 0.5 + 0.5).mean()
+        distance = (images - targets).abs().mean() / 2.0
+        moments = unit_moments(latents)
+        loss = (
+            distance
+            + self.config.ssim_weight * (1.0 - similarity)
+            + self.config.moments_weight * moments
+        )
+        if not torch.isfinite(loss):
+            raise ConfigError(
+                f"the loss is {loss.item()} at step {self.step}; the checkpoint before it stands: "
+                "lower the learning rate and resume"
+            )
+        # 4. Step.
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self._average()
+        return {"l1": distance.item(), "ssim": similarity.item(), "moments": moments.item()}
+
+    def averaged_model(self) -> TinyModel:
+        """A model with the averaged weights, for measuring and shipping."""
+        model = TinyModel(self.config.model).eval().requires_grad_(False)
+        model.load_state_dict(self.averaged)
+        return model
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            self.averaged[name].lerp_(value, 1.0 - decay)
+
+    def _log(self, losses: dict[str, float]) -> None:
+        row = {"step": self.step, "time": round(time.time()), **losses}
+        path = self.folder / "log.csv"
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def draw_strengths(rows: int, config: PairedConfig, random: torch.Generator) -> Tensor:
+    """(rows, 1, 1, 1): mostly 1, some 0, some between."""
+    kind = torch.rand(rows, generator=random)
+    strength = torch.ones(rows)
+    strength[kind < config.between_share + config.camera_share] = 0.0
+    between = kind < config.between_share
+    strength[between] = torch.rand(rows, generator=random)[between]
+    return strength.view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def measure(model: TinyModel, held_out: Shard, batch: int = 24) -> dict[str, list[float]]:
+    """Compare with the held-out targets: SSIM, PSNR a row, and PSNR of the camera at strength 0."""
+    result: dict[str, list[float]] = {"ssim": [], "psnr": [], "camera_psnr": []}
+    for start in range(0, len(held_out.styles), batch):
+        rows = slice(start, start + batch)
+        photos = to_pixels(torch.from_numpy(held_out.photos[rows]))
+        targets = to_pixels(torch.from_numpy(held_out.targets[rows]))
+        styles = torch.from_numpy(held_out.styles[rows])
+        weights = F.one_hot(styles, len(model.config.styles)).float()
+        latents, skip = model.encoder(photos)
+        noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0))
+        x_0 = model.predict(noise.expand_as(latents), latents, *model.styles(weights))
+        images = to_unit(model.decoder(x_0, skip))
+        result["ssim"] += ssim(images, to_unit(targets)).tolist()
+        result["psnr"] += psnr(images, to_unit(targets)).tolist()
+        result["camera_psnr"] += psnr(
+            to_unit(model.decoder(latents, skip)), to_unit(photos)
+        ).tolist()
+    return result
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """[-1, 1] → [0, 1], clipped: the range in which pictures are compared."""
+    return (pixels * 0.5 + 0.5).clamp(0.0, 1.0)
+
+
+def train_paired(options: StageOptions) -> None:
+    """``run.py train paired``: train, or train on, in ``options.folder / "paired"``."""
+    trainer = Trainer(PairedConfig(), options.folder / "paired")
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    if options.resume:
+        trainer.resume()
+    trainer.train(options.data / "pairs", Horizon(options.steps))
+
+
+def export_paired(options: StageOptions) -> None:
+    """``run.py train export``: write the averaged weights into the package."""
+    trainer = Trainer(PairedConfig(), options.folder / "paired")
+    trainer.resume()
+    export(trainer.averaged_model(), Path(pipeline.weights.__file__).parent)

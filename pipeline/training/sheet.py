@@ -1,0 +1,81 @@
+"""The held-out pictures, measured and drawn: what the model is judged by."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pipeline.checkpoint import load_tiny
+from pipeline.config import STYLES
+from pipeline.engines.engine import Image
+from pipeline.pixels import to_images, to_pixels
+from pipeline.tiny import TinyModel
+from pipeline.training.paired import measure
+from pipeline.training.pairs import Shard, TargetNetwork
+from pipeline.training.stages import StageOptions
+from pipeline.weights import TINY_WEIGHTS, embedded
+
+TILE_PX = 128
+SHEET_PICTURES = 4
+CAPTION_PX = 14
+
+
+def draw_sheet(options: StageOptions) -> None:
+    """``run.py train sheet``: measure the shipped weights, print figures, write both files."""
+    model = load_tiny(embedded(TINY_WEIGHTS))
+    held_out = Shard.load(options.data / "pairs" / "held-out.npz")
+    figures = measure(model, held_out)
+    by_style = {
+        style.name: {
+            key: round(statistics.fmean(np.asarray(figures[key])[held_out.styles == index]), 3)
+            for key in ("ssim", "psnr")
+        }
+        for index, style in enumerate(STYLES)
+    }
+    summary = {key: round(statistics.fmean(values), 3) for key, values in figures.items()}
+    folder = Path("docs")
+    (folder / "held-out.json").write_text(
+        json.dumps({"mean": summary, "styles": by_style}, indent=1) + "\n"
+    )
+    sheet = make_sheet(model, held_out)
+    cv2.imwrite(str(folder / "contact-sheet.jpg"), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    print(json.dumps(summary))
+
+
+def make_sheet(model: TinyModel, held_out: Shard) -> Image:
+    """Held-out pictures across, styles down: target above result."""
+    network = TargetNetwork()
+    photos = held_out.photos[:: max(1, len(held_out.photos) // SHEET_PICTURES)][:SHEET_PICTURES]
+    columns = []
+    for index, style in enumerate(STYLES):
+        targets = np.concatenate([network.stylise(photo, index) for photo in photos], axis=1)
+        results = np.concatenate(list(translate(model, photos, index)), axis=1)
+        tile = np.concatenate([targets, results], axis=0)
+        scale = TILE_PX / photos.shape[1]
+        tile = cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        columns.append(caption(tile, style.name))
+    rows = [np.concatenate(columns[i : i + 3], axis=1) for i in range(0, len(columns), 3)]
+    return np.concatenate(rows, axis=0)
+
+
+def caption(tile: Image, text: str) -> Image:
+    """Put a line of text above a picture."""
+    line = np.full((CAPTION_PX, tile.shape[1], 3), 255, np.uint8)
+    cv2.putText(line, text, (4, CAPTION_PX - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1)
+    return np.concatenate([line, tile], axis=0)
+
+
+@torch.inference_mode()
+def translate(model: TinyModel, photos: Image, style: int) -> Image:
+    """(N, H, W, 3) RGB in one style, at strength 1 and seed 0."""
+    weights = F.one_hot(torch.full((len(photos),), style), len(model.config.styles)).float()
+    latents, skip = model.encoder(to_pixels(torch.from_numpy(photos)))
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    x_0 = model.predict(noise.expand_as(latents), latents, *model.styles(weights))
+    return np.asarray(to_images(model.decoder(x_0, skip)))

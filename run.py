@@ -1,0 +1,205 @@
+"""The command line: serve · translate · bench · train. Every command's ``--help`` is complete."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import TINY_PRESET
+from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine
+from pipeline.engines.engine import Size
+from pipeline.errors import PipelineError
+from stream.errors import StreamError
+
+HELP = argparse.ArgumentDefaultsHelpFormatter
+COMMANDS = ("serve", "translate", "bench", "train")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; without one, ``serve``.
+
+    Returns:
+        The exit status: 0, or 1 after a sentence on standard error.
+    """
+    if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
+        arguments = ["serve", *arguments]
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.command in ("serve", "train") else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        options.run(options)
+    except (PipelineError, StreamError) as error:
+        print(f"run.py {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of every command."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Live video, translated by a one-step diffusion model. "
+        "Without a command: serve on http://127.0.0.1:8080.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_serve(commands.add_parser("serve", help="the page and its server", formatter_class=HELP))
+    add_translate(
+        commands.add_parser("translate", help="a picture or a video file", formatter_class=HELP)
+    )
+    add_bench(commands.add_parser("bench", help="measure this machine", formatter_class=HELP))
+    add_train(
+        commands.add_parser("train", help="train the model, stage by stage", formatter_class=HELP)
+    )
+    return parser
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve``."""
+    add_engine(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
+    parser.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.set_defaults(run=serve)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose a model and an engine."""
+    parser.add_argument("--model", default=TINY_PRESET.name, help="a preset")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="what runs it")
+    parser.add_argument(
+        "--size", default=str(TINY_PRESET.default_size), help="pixels the model works at, WxH"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 for all")
+
+
+def to_engine_config(options: argparse.Namespace) -> EngineConfig:
+    """Check the flags of :func:`add_engine`."""
+    return EngineConfig(options.model, options.engine, Size.parse(options.size), options.threads)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve until interrupted."""
+    from stream.config import ServerConfig
+    from stream.models import list_models
+    from stream.server import serve as serve_app
+
+    engine = to_engine_config(options)
+    config = ServerConfig(options.host, options.port, max_sessions=options.max_sessions)
+
+    def on_listening(address: str) -> None:
+        if not options.no_browser and has_display():
+            webbrowser.open(address)
+        print(f"sdxs-live: {address}", flush=True)
+
+    factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
+    asyncio.run(serve_app(config, factory, list_models(engine.model), on_listening=on_listening))
+
+
+def has_display() -> bool:
+    """Whether a browser could show a window."""
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+
+
+def add_translate(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``translate``."""
+    parser.add_argument("src", type=Path, help="a picture or a video file")
+    parser.add_argument("dst", type=Path, help="its ending says the format")
+    parser.add_argument("--prompt", default="ink-wash", help="a style, or a blend of them")
+    parser.add_argument("--strength", type=float, default=1.0, help="0 to 1")
+    parser.add_argument("--stability", type=float, default=0.5, help="0 to 1, for a video")
+    parser.add_argument("--seed", type=int, default=0, help="which noise")
+    parser.add_argument("--overwrite", action="store_true", help="replace dst if it exists")
+    add_engine(parser)
+    parser.set_defaults(run=translate)
+
+
+def translate(options: argparse.Namespace) -> None:
+    """Translate one file."""
+    from stream.files import FileJob, translate_file
+
+    engine = to_engine_config(options)
+    job = FileJob(
+        src=options.src,
+        dst=options.dst,
+        prompt=options.prompt,
+        strength=options.strength,
+        stability=options.stability,
+        seed=options.seed,
+        overwrite=options.overwrite,
+    )
+    translate_file(job, lambda: build_engine(engine))
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``bench``."""
+    add_engine(parser)
+    parser.add_argument("--runs", type=int, default=60, help="frames to time")
+    parser.add_argument(
+        "--compare", action="store_true", help="beside the 26-style network; needs [train]"
+    )
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    parser.set_defaults(run=bench)
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure; the last line is one JSON object."""
+    from pipeline.bench import bench_engine
+
+    engine = to_engine_config(options)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    result = bench_engine(engine, threads, options.runs, options.compare).to_dict()
+    if not options.json:
+        for name, value in result.items():
+            print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
+    print(json.dumps(result))
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``train``."""
+    from pipeline.training.stages import STAGES
+
+    parser.add_argument(
+        "stage", choices=STAGES, help="; ".join(f"{k}: {v}" for k, v in STAGES.items())
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="pictures and pairs")
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="checkpoints and logs")
+    parser.add_argument("--steps", type=int, default=4000, help="train until this step")
+    parser.add_argument("--count", type=int, default=10_000, help="pairs to make")
+    parser.add_argument("--seed", type=int, default=1, help="of the pairs to make")
+    parser.add_argument("--resume", action="store_true", help="from the folder's checkpoint")
+    parser.set_defaults(run=train)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run one stage."""
+    from pipeline.training.stages import StageOptions, run_stage
+
+    run_stage(
+        options.stage,
+        StageOptions(
+            data=options.data,
+            folder=options.folder,
+            steps=options.steps,
+            count=options.count,
+            seed=options.seed,
+            resume=options.resume,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
