@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from simulated import host_kernels
 
 from pipeline.errors import ConfigError
 from pipeline.kernels import FrameFormat, frames_to_pixels, launcher, operations, pixels_to_frames
+from simulated import host_kernels
 
 SCALE, OFFSET = 2 / 255, -1.0
 FORMATS = [
