@@ -1,0 +1,88 @@
+"""What the corrections expect of the private parts that they correct."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from operator import attrgetter
+from typing import Any
+
+VERSIONS = {"aiortc": "1.16.0", "aioice": "0.13.0", "av": "18.1.0"}
+
+# Functions and the names that they have to read, write or call.
+_NAMES = {
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver.__init__": (
+        "_RTCRtpReceiver__jitter_buffer _RTCRtpReceiver__nack_generator "
+        "_RTCRtpReceiver__decoder_queue _RTCRtpReceiver__decoder_error "
+        "_RTCRtpReceiver__decoder_thread _RTCRtpReceiver__timestamp_mapper "
+        "_RTCRtpReceiver__codecs _track"
+    ),
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver._handle_rtp_packet": (
+        "_RTCRtpReceiver__jitter_buffer add missing _data _send_rtcp_pli"
+    ),
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver.receive": "_queue _RTCRtpReceiver__decoder_queue",
+    "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "_queue",
+    "aiortc.rtcrtpreceiver:decoder_worker": "get decode put",
+    "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": "_next_encoded_frame payloads timestamp",
+    "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": ("get_encoder encode run_in_executor"),
+    "aiortc.rtcrtpsender:RTCRtpSender._handle_rtcp_packet": "target_bitrate",
+    "aioice.ice:Connection.__init__": "_queue _check_list",
+    "aioice.ice:Connection.data_received": "_queue put_nowait",
+    "aioice.ice:Connection.request_received": "check_incoming _early_checks",
+    "aioice.ice:StunProtocol.datagram_received": "data_received request_received",
+}
+_PARAMETERS = {
+    "aiortc.codecs:get_encoder": "codec",
+    "aiortc.rtcrtpreceiver:JitterBuffer.add": "self packet",
+    "aiortc.rtcrtpreceiver:NackGenerator.add": "self packet",
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver.__init__": "self kind transport",
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver._send_rtcp_nack": "self media_ssrc lost",
+    "aiortc.rtcrtpreceiver:RTCRtpReceiver._send_rtcp_pli": "self media_ssrc",
+    "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "self kind id",
+    "aiortc.rtcrtpreceiver:TimestampMapper.map": "self timestamp",
+    "aiortc.rtcrtpsender:RTCRtpSender.__init__": "self trackOrKind transport",
+    "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": "self codec",
+    "aiortc.rtp:HeaderExtensionsMap.configure": "self parameters",
+    "aiortc.rtp:HeaderExtensionsMap.set": "self values",
+    "aioice.ice:Connection.check_incoming": "self message addr protocol",
+    "aioice.ice:Connection.check_state": "self pair state",
+    "aioice.ice:Connection.data_received": "self data component",
+    "aioice.ice:StunProtocol.datagram_received": "self data addr",
+}
+
+
+def find_surprises() -> list[str]:
+    """Return, one sentence each, what looks otherwise than when the corrections were written."""
+    surprises = [
+        f"{name} is {version(name)}, not {expected}"
+        for name, expected in VERSIONS.items()
+        if version(name) != expected
+    ]
+    for path, names in _NAMES.items():
+        surprises += _compare(path, names, _find_missing)
+    for path, parameters in _PARAMETERS.items():
+        surprises += _compare(path, parameters, _find_other_parameters)
+    return surprises
+
+
+def _compare(path: str, expected: str, find: Callable[[Any, str], str | None]) -> list[str]:
+    module, _, name = path.partition(":")
+    try:
+        function = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError):
+        return [f"{path} is not there"]
+    surprise = find(function, expected)
+    return [] if surprise is None else [f"{path} {surprise}"]
+
+
+def _find_missing(function: Any, names: str) -> str | None:
+    code = function.__code__
+    missing = set(names.split()) - {*code.co_names, *code.co_varnames}
+    return f"does not use {', '.join(sorted(missing))}" if missing else None
+
+
+def _find_other_parameters(function: Any, expected: str) -> str | None:
+    found = " ".join(inspect.signature(function).parameters)
+    return None if found == expected else f"takes ({found}), not ({expected})"

@@ -1,0 +1,63 @@
+"""Datagrams only from addresses that have proved themselves, and not too many at a time.
+
+aioice puts whatever arrives at the port, from anyone, into a queue without a bound, and
+aiortc gives it to OpenSSL and libsrtp: a flood fills the memory, and a forged handshake can
+end a session before it has begun. An address proves itself by a connectivity check with
+the session's password, answered or asked (RFC 8445, section 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioice import Connection
+from aioice.ice import CandidatePair, StunProtocol
+
+# A quarter of a second at 2000 packets a second; the socket's own buffer lies before it.
+MAX_QUEUED_DATAGRAMS = 512
+# First bytes (RFC 7983, section 7).
+_STUN = range(4)
+_DTLS = range(20, 64)
+_RTP = range(128, 192)
+
+
+class FilteredConnection(Connection):  # type: ignore[misc]  # aioice is seen as untyped
+    """An ICE connection that knows which addresses have proved themselves."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.validated_addresses: set[tuple[str, int]] = set()
+        self.refused_datagrams = 0
+
+    def check_incoming(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
+        """Handle a check whose password was right."""
+        self.validated_addresses.add(addr)
+        super().check_incoming(message, addr, protocol)
+
+    def check_state(self, pair: Any, state: Any) -> None:
+        """Change the state of a pair; success means that our check was answered."""
+        if state is CandidatePair.State.SUCCEEDED:
+            self.validated_addresses.add(pair.remote_addr)
+        super().check_state(pair, state)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """Queue a datagram; drop it if it cannot be media, or if nobody takes them."""
+        is_media = data[:1] and (data[0] in _DTLS or data[0] in _RTP)
+        if not is_media or self._queue.qsize() >= MAX_QUEUED_DATAGRAMS:
+            self.refused_datagrams += 1
+            return
+        super().data_received(data, component)
+
+
+class FilteredProtocol(StunProtocol):  # type: ignore[misc]  # aioice is seen as untyped
+    """A socket, direct or relayed, that passes on what its connection may see."""
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Take one datagram; STUN proves itself by its password."""
+        address = (addr[0], addr[1])
+        if data[:1] and data[0] in _STUN:
+            super().datagram_received(data, address)
+        elif address in self.receiver.validated_addresses:
+            self.receiver.data_received(data, self.local_candidate.component)
+        else:
+            self.receiver.refused_datagrams += 1

@@ -1,0 +1,184 @@
+"""Our corrections to aiortc's and aioice's receive and send path: installed, or not.
+
+Each correction lives in a module of its own with its reason and its test; here they are put
+in the place of the private parts they correct. Before that these parts are checked to look
+as they did when the corrections were written; if they do not, nothing is installed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import aioice.ice
+import aiortc.codecs
+import aiortc.rtcicetransport
+import aiortc.rtcpeerconnection
+import aiortc.rtcrtpsender
+import aiortc.rtp
+from aiortc import MediaStreamTrack, RTCRtpSender
+
+from stream import codecs, playout
+from stream.bitrate import DEFAULT_CAP_BPS
+from stream.corrections import Corrections
+from stream.encoders import probe_h264
+from stream.expectations import find_surprises
+from stream.icefilter import FilteredConnection, FilteredProtocol
+from stream.receiver import Receiver, RemoteTrack
+from stream.sender import Sender
+from stream.stamps import ReceivedFrame, SentFrame
+
+__all__ = [
+    "Corrections",
+    "install",
+    "installed",
+    "on_sent",
+    "received",
+    "shape_answer",
+]
+
+logger = logging.getLogger(__name__)
+
+# What is in force, and what takes it out again.
+_current = Corrections.none()
+_undo = ExitStack()
+
+
+def install(
+    corrections: Corrections | None = None, max_bitrate_bps: int = DEFAULT_CAP_BPS
+) -> Corrections:
+    """Put the corrections in force for every peer connection made from now on.
+
+    Called once, when the server starts. Calling it again replaces what was in force.
+
+    Args:
+        corrections: which ones; None: all.
+        max_bitrate_bps: no video gets more, whatever its size.
+
+    Returns:
+        What is in force now: nothing, after a warning, if aiortc or aioice surprise.
+    """
+    global _current  # noqa: PLW0603 - as global as what it corrects
+    wanted = Corrections() if corrections is None else corrections
+    _undo.close()
+    _current = Corrections.none()
+    surprises = find_surprises()
+    if surprises and wanted != _current:
+        logger.warning("aiortc stays as it is, without any correction: %s", "; ".join(surprises))
+        return _current
+    _put_in_place(wanted, max_bitrate_bps)
+    _current = wanted
+    return wanted
+
+
+@contextmanager
+def installed(
+    corrections: Corrections | None = None, max_bitrate_bps: int = DEFAULT_CAP_BPS
+) -> Iterator[Corrections]:
+    """Have corrections in force within a block, and what was before after it."""
+    before = _current
+    try:
+        yield install(corrections, max_bitrate_bps)
+    finally:
+        install(before)
+
+
+def received(track: MediaStreamTrack, pts: int | None) -> ReceivedFrame | None:
+    """Return when a frame of a remote track came in; None: not known."""
+    frames = getattr(track, "received", None)
+    return frames.get(pts) if frames is not None else None
+
+
+def on_sent(sender: RTCRtpSender, callback: Callable[[SentFrame], None]) -> None:
+    """Have ``callback`` called, on the loop, after the last packet of each video frame.
+
+    Without the correction ``stamps`` it is never called.
+    """
+    if isinstance(sender, Sender):
+        sender.on_sent = callback
+
+
+def shape_answer(sdp: str, start_bitrate_bps: int) -> str:
+    """Tell a browser in the answer with which bit rate to begin.
+
+    It begins with 300 kb/s otherwise, and while aiortc's estimate follows what is sent, a
+    1280x720 camera stays at 640x360.
+
+    Args:
+        sdp: the answer.
+        start_bitrate_bps: a promise rather than a measurement; 2.5 Mb/s does for 1280x720.
+
+    Returns:
+        The answer with ``x-google-start-bitrate`` at every video codec; unchanged without
+        the correction ``start_bitrate``.
+    """
+    if not _current.start_bitrate:
+        return sdp
+    head, *sections = sdp.split("\r\nm=")
+    shaped = [
+        _add_start_bitrate(section, start_bitrate_bps) if section.startswith("video ") else section
+        for section in sections
+    ]
+    return "\r\nm=".join([head, *shaped])
+
+
+def _add_start_bitrate(section: str, bitrate_bps: int) -> str:
+    lines = section.split("\r\n")
+    parameter = f"x-google-start-bitrate={bitrate_bps // 1000}"
+    codecs_ = [
+        line.removeprefix("a=rtpmap:").split(" ")[0]
+        for line in lines
+        if line.startswith("a=rtpmap:") and " rtx/" not in line
+    ]
+    for payload_type in codecs_:
+        format_ = f"a=fmtp:{payload_type} "
+        for index, line in enumerate(lines):
+            if line.startswith(format_):
+                lines[index] = f"{line};{parameter}"
+                break
+        else:
+            at = next(
+                i for i, line in enumerate(lines) if line.startswith(f"a=rtpmap:{payload_type} ")
+            )
+            lines.insert(at + 1, format_ + parameter)
+    return "\r\n".join(lines)
+
+
+def _put_in_place(corrections: Corrections, max_bitrate_bps: int) -> None:
+    connection = aiortc.rtcpeerconnection
+    if corrections.jitter_buffer or corrections.feedback or corrections.bounded_queues:
+        _replace(connection, "RTCRtpReceiver", partial(Receiver, corrections=corrections))
+    if corrections.bounded_queues or corrections.stamps:
+        _replace(connection, "RemoteStreamTrack", partial(RemoteTrack, corrections=corrections))
+    if corrections.stamps:
+        _replace(connection, "RTCRtpSender", Sender)
+    if corrections.playout_delay:
+        _replace(aiortc.rtp, "HeaderExtensionsMap", playout.PlayoutDelayMap)
+        _append(aiortc.codecs.HEADER_EXTENSIONS["video"], [playout.OFFERED])
+    if corrections.address_filter:
+        _replace(aiortc.rtcicetransport, "Connection", FilteredConnection)
+        _replace(aioice.ice, "StunProtocol", FilteredProtocol)
+    if corrections.h264_profiles:
+        _append(aiortc.codecs.CODECS["video"], codecs.more_h264_codecs())
+    if corrections.encoders:
+        choice = probe_h264()
+        logger.info("H264 is encoded by %s: %s", choice.name, choice.reason)
+        factory = partial(codecs.make_encoder, cap_bps=max_bitrate_bps, h264=choice.name)
+        _replace(aiortc.rtcrtpsender, "get_encoder", factory)
+
+
+def _replace(module: Any, name: str, value: object) -> None:
+    _undo.callback(setattr, module, name, getattr(module, name))
+    setattr(module, name, value)
+
+
+def _append(items: list[Any], more: list[Any]) -> None:
+    def take_out() -> None:
+        for item in more:
+            items.remove(item)
+
+    items.extend(more)
+    _undo.callback(take_out)

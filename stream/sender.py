@@ -1,0 +1,32 @@
+"""The sending end: aiortc's, with the times of each frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiortc import RTCRtpSender
+
+from stream.stamps import SentFrame
+
+
+class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
+    """Sends one audio or video stream and says when each frame of video has left."""
+
+    def __init__(self, track_or_kind: Any, transport: Any) -> None:
+        super().__init__(track_or_kind, transport)
+        self.on_sent: Callable[[SentFrame], None] | None = None
+        """Called on the event loop after a frame's last packet."""
+        self._encoded: tuple[int, float] | None = None
+
+    async def _next_encoded_frame(self, codec: Any) -> Any:
+        # aiortc comes back for the next frame when all packets of the last one have left.
+        if self._encoded is not None and self.on_sent is not None:
+            pts, encoded_s = self._encoded
+            self.on_sent(SentFrame(pts, encoded_s, time.perf_counter()))
+        self._encoded = None
+        encoded = await super()._next_encoded_frame(codec)
+        if encoded is not None and self.kind == "video":
+            self._encoded = (encoded.timestamp, time.perf_counter())
+        return encoded
