@@ -39,6 +39,7 @@ class EngineThread:
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
         self._is_swapping = False
+        self._loaded = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -51,6 +52,11 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         # A failure to load is told by `status`, which everybody reads.
         self._launch(self._factory)
+
+    async def loaded(self) -> EngineStatus:
+        """Wait until the first engine is built, or could not be, and return the state."""
+        await self._loaded.wait()
+        return self._status
 
     async def swap(self, factory: EngineFactory) -> None:
         """Build another engine beside this one, then let it take over between two batches.
@@ -161,6 +167,8 @@ class EngineThread:
 
     def _report(self, status: EngineStatus) -> None:
         self._status = status
+        if status.state is not EngineState.LOADING:
+            self._post(self._loaded.set)
 
     def _post(self, callback: Callable[..., None], *args: object) -> None:
         assert self._loop is not None, "start() comes first"

@@ -134,7 +134,7 @@ class Session:
                 tasks.create_task(
                     self._channel.answer_messages(self.change), name=f"{self.id} control"
                 )
-        except* (PeerLeft, MediaStreamError) as left:
+        except* PeerLeft as left:
             logger.info("session %s: %s", self.id, left.exceptions[0])
         finally:
             await self.close()
@@ -241,7 +241,10 @@ class Session:
         assert self._camera is not None, "negotiate() comes first"
         number = 0
         while True:
-            frame = await self._camera.recv()
+            try:
+                frame = await self._camera.recv()
+            except MediaStreamError:
+                raise PeerLeft("the camera's track has ended") from None
             arrived = ArrivedFrame(frame, number, time.monotonic())
             number += 1
             self.stats.arrived()

@@ -23,7 +23,11 @@ from av import VideoFrame
 
 from stream.config import ServerConfig
 from stream.renderer import EngineFactory
+from stream.routes import ENGINE, SESSIONS
+from stream.scheduler import EngineThread
 from stream.server import create_app
+from stream.session import Session
+from stream.sessions import Sessions
 
 DEADLINE_S = 20.0
 
@@ -69,7 +73,8 @@ class Peer:
         self._notifiers: set[asyncio.Task[None]] = set()
         self._receiving: asyncio.Task[None] | None = None
 
-    async def connect(self, query: str = "") -> None:
+    async def connect(self, query: str = "", answer: bool = True) -> None:
+        """Offer; without ``answer``, never react to what the server answers."""
         self.pc.addTrack(self.camera)
         self.channel.on("message", self._on_message)
         self.pc.on("track", self._on_track)
@@ -83,7 +88,8 @@ class Peer:
             assert response.status == 201, body
             assert response.content_type == "application/sdp"
             self.location = response.headers["Location"]
-        await self.pc.setRemoteDescription(RTCSessionDescription(body, "answer"))
+        if answer:
+            await self.pc.setRemoteDescription(RTCSessionDescription(body, "answer"))
 
     async def until(self, condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
         """Wait until something that was received fulfils ``condition``; return its value."""
@@ -95,9 +101,7 @@ class Peer:
         wanted = len(self.frames) + count
         await self.until(lambda: len(self.frames) >= wanted)
 
-    async def until_colour(
-        self, colour: tuple[int, int, int], tolerance: int = 14
-    ) -> VideoFrame:
+    async def until_colour(self, colour: tuple[int, int, int], tolerance: int = 14) -> VideoFrame:
         """Wait for a frame whose middle has ``colour``."""
         start = max(0, len(self.frames) - 1)
 
@@ -164,10 +168,25 @@ class Serving:
     """A server with a client to talk to it."""
 
     def __init__(self, server: TestServer, http: ClientSession) -> None:
+        self.server = server
         self.app = server.app
         self.base = str(server.make_url("")).rstrip("/")
         self.http = http
         self.peers: list[Peer] = []
+
+    @property
+    def engine(self) -> EngineThread:
+        return self.app[ENGINE]
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.app[SESSIONS]
+
+    def app_tasks(self) -> dict[str, asyncio.Task[None]]:
+        return self.sessions._tasks
+
+    def session(self, peer: Peer) -> Session:
+        return self.sessions.get(peer.location.rpartition("/")[2])
 
     async def connect(self, paint: Painter, query: str = "") -> Peer:
         peer = Peer(self.http, self.base, paint)
@@ -178,12 +197,18 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    factory: EngineFactory, config: ServerConfig | None = None, **options: Any
+    factory: EngineFactory,
+    config: ServerConfig | None = None,
+    wait: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Serving]:
-    """Run a server in this loop; close every peer at the end."""
+    """Run a server in this loop, with its engine loaded; close every peer at the end."""
     server = TestServer(create_app(config or ServerConfig(), factory, **options))
     async with server, ClientSession() as http:
         serving = Serving(server, http)
+        if wait:
+            async with asyncio.timeout(DEADLINE_S):
+                await serving.engine.loaded()
         try:
             yield serving
         finally:

@@ -1,0 +1,147 @@
+"""Frames to images and back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from av import VideoFrame
+from av.video.frame import PictureType
+
+from pipeline.engines import PixelFormat, Size
+from stream.frames import (
+    Placement,
+    is_sendable,
+    output_size,
+    place,
+    to_camera_frame,
+    to_content,
+    to_frame,
+    to_image,
+)
+
+FORMATS: tuple[PixelFormat, ...] = ("rgb24", "yuv420p")
+
+
+def frame_of(image: np.ndarray, pixel_format: str = "yuv420p") -> VideoFrame:
+    frame = VideoFrame.from_numpy_buffer(image, "rgb24").reformat(format=pixel_format)
+    frame.pts, frame.time_base = 4711, Fraction(1, 90000)
+    return frame
+
+
+def rgb(frame: VideoFrame) -> np.ndarray:
+    return frame.reformat(format="rgb24").to_ndarray().astype(int)
+
+
+def two_halves(size: tuple[int, int]) -> np.ndarray:
+    """Return a picture that is orange on the left and blue on the right."""
+    image = np.empty((size[1], size[0], 3), np.uint8)
+    image[:, : size[0] // 2] = (220, 130, 30)
+    image[:, size[0] // 2 :] = (20, 60, 200)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "placement"),
+    [
+        (Size(640, 480), Size(320, 240), Placement(0, 0, 320, 240)),
+        (Size(1280, 720), Size(320, 240), Placement(0, 30, 320, 180)),
+        (Size(480, 640), Size(320, 240), Placement(70, 0, 180, 240)),
+        (Size(4000, 2), Size(64, 48), Placement(0, 22, 64, 2)),
+        (Size(10, 10), Size(64, 64), Placement(0, 0, 64, 64)),
+    ],
+)
+def test_place_keeps_the_aspect(source: Size, size: Size, placement: Placement) -> None:
+    """The picture lies in the middle, as large as fits, on even pixels."""
+    assert place(source, size) == placement
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+@pytest.mark.parametrize("source", [(640, 480), (640, 360), (240, 320), (161, 121), (3, 2)])
+@pytest.mark.parametrize("source_format", ["yuv420p", "yuvj420p"])
+def test_there_and_back_is_the_same_picture(
+    pixel_format: PixelFormat, source: tuple[int, int], source_format: str
+) -> None:
+    """An engine that changes nothing gives the camera's picture, size, pts and time base."""
+    camera = frame_of(two_halves(source), source_format)
+    image, placement = to_image(camera, Size(128, 96), pixel_format)
+    assert image.shape == ((96, 128, 3) if pixel_format == "rgb24" else (144, 128))
+    assert image.dtype == np.uint8
+    frame = to_frame(image, placement, camera, pixel_format)
+    assert frame is not camera
+    assert (frame.format.name, frame.pts, frame.time_base) == ("yuv420p", 4711, Fraction(1, 90000))
+    assert frame.pict_type == PictureType.NONE
+    assert (frame.width, frame.height) == (source[0] // 2 * 2, source[1] // 2 * 2)
+    if source[0] > 3:
+        eighth, height = frame.width // 8, frame.height
+        got, want = rgb(frame), two_halves((frame.width, height)).astype(int)
+        for part in (slice(0, 3 * eighth), slice(5 * eighth, None)):
+            assert np.abs(got[:, part] - want[:, part]).max() <= 6
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_the_rest_repeats_the_edge(pixel_format: PixelFormat) -> None:
+    """Beside a narrow picture, its left and right edge go on."""
+    camera = frame_of(two_halves((60, 120)))
+    image, placement = to_image(camera, Size(128, 96), pixel_format)
+    assert placement.x > 30
+    whole = VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), pixel_format)
+    pixels = rgb(whole)
+    assert np.abs(pixels[:, : placement.x + 10] - (220, 130, 30)).max() <= 6
+    assert np.abs(pixels[:, placement.x + placement.width - 10 :] - (20, 60, 200)).max() <= 6
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_whole_image_is_wrapped_without_a_copy(pixel_format: PixelFormat) -> None:
+    """A picture that fills the engine's image is not copied on its way out."""
+    image, placement = to_image(frame_of(two_halves((64, 48))), Size(64, 48), pixel_format)
+    image = image.copy()
+    content = to_content(image, placement, pixel_format)
+    image[:] = 77
+    assert bytes(content.planes[0])[0] == 77
+
+
+def test_full_range_white_stays_white() -> None:
+    """Full-range video is brought to limited range, on both ways."""
+    camera = frame_of(np.full((48, 64, 3), 255, np.uint8), "yuvj420p")
+    assert bytes(camera.planes[0])[0] == 255
+    image, _ = to_image(camera, Size(64, 48), "rgb24")
+    assert image.min() >= 253
+    assert bytes(to_camera_frame(camera).planes[0])[0] == 235
+
+
+def test_bt709_is_converted() -> None:
+    """A frame that says it is BT.709 leaves as BT.601, with the same colours."""
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 0] = 255
+    camera = VideoFrame.from_numpy_buffer(red, "rgb24").reformat(
+        format="yuv420p", dst_colorspace="itu709"
+    )
+    camera.pts, camera.time_base = 1, Fraction(1, 90000)
+    assert bytes(camera.planes[0])[0] == 63
+    assert not is_sendable(camera)
+    assert bytes(to_camera_frame(camera).planes[0])[0] == 81
+    image, _ = to_image(camera, Size(64, 48), "rgb24")
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 4
+
+
+def test_camera_frame_is_passed_without_a_copy() -> None:
+    """A common frame goes out as it is, without the type that would force a key frame."""
+    camera = frame_of(two_halves((64, 48)))
+    camera.pict_type = PictureType.I
+    frame = to_camera_frame(camera)
+    assert frame is camera
+    assert frame.pict_type == PictureType.NONE
+
+
+@pytest.mark.parametrize("source", [(161, 121), (64, 47), (1, 1)])
+def test_camera_frame_has_the_size_of_a_translated_one(source: tuple[int, int]) -> None:
+    """Bypass does not change the size that the encoder sees, odd sizes included."""
+    camera = VideoFrame(*source, "yuv420p")
+    camera.pts, camera.time_base = 1, Fraction(1, 90000)
+    image, placement = to_image(camera, Size(64, 48), "rgb24")
+    translated = to_frame(image, placement, camera, "rgb24")
+    frame = to_camera_frame(camera)
+    assert (frame.width, frame.height) == (translated.width, translated.height)
+    assert Size(frame.width, frame.height) == output_size(camera)
