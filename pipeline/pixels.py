@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PIXEL_SCALE = 2.0 / 255.0
+PIXEL_OFFSET = -1.0
+"""Pixels are ``colour * PIXEL_SCALE + PIXEL_OFFSET`` for colours in [0, 255]."""
+
 
 def to_pixels(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 in [0, 255] → (B, 3, H, W) float32 in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).to(torch.float32) * (2.0 / 255.0) - 1.0
+    return images.permute(0, 3, 1, 2).to(torch.float32) * PIXEL_SCALE + PIXEL_OFFSET
 
 
 def to_images(pixels: Tensor) -> Tensor:

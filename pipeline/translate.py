@@ -55,10 +55,16 @@ class JoinedStep(nn.Module):
         """
         # 1. Pixels, with the still parts held.
         pixels = hold_still(to_pixels(images), memory, stability)
+        return to_images(self.draw(pixels, noise, tokens, pooled, strength)), pixels
+
+    def draw(
+        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
+    ) -> Tensor:
+        """Translate pixels (B, 3, H, W) in [-1, 1] into pixels; see :class:`StepInputs`."""
         # 2. Encode.
         latents, skip = self.model.encoder(pixels)
         # 3. One U-Net call, and x_0 by one linear map.
         x_0 = self.model.predict(noise, latents, tokens, pooled)
         # 4. Decode the latents at the asked distance from the camera's.
-        translated = self.model.decoder(torch.lerp(latents, x_0, strength), skip)
-        return to_images(translated), pixels
+        drawn: Tensor = self.model.decoder(torch.lerp(latents, x_0, strength), skip)
+        return drawn
