@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from aiortc import RTCPeerConnection
 
 from stream.errors import ConfigRefused
 
@@ -28,6 +25,8 @@ class ServerConfig:
     """How long the end of a session may take."""
     stats_interval_s: float = 0.5
     """Between two messages of statistics."""
+    start_bitrate_bps: int = 2_500_000
+    """What browsers are told to begin with; does for 1280x720."""
     max_frame_pixels: int = 4096 * 2304
     """A larger frame ends its session."""
 
@@ -36,25 +35,6 @@ class ServerConfig:
             raise ConfigRefused(f"--port must be from 0 to 65535 (got {self.port})")
         if self.max_sessions < 1:
             raise ConfigRefused(f"--max-sessions must be at least 1 (got {self.max_sessions})")
-
-
-def _leave_peer(_: RTCPeerConnection) -> None:
-    """Take a peer connection as aiortc makes it."""
-
-
-def _leave_answer(answer: str) -> str:
-    """Take an answer as aiortc makes it."""
-    return answer
-
-
-@dataclass(frozen=True, slots=True)
-class PeerTuning:
-    """What is done to each peer connection beside negotiating it."""
-
-    configure: Callable[[RTCPeerConnection], None] = _leave_peer
-    """Called when both descriptions are about to be set, before any packet."""
-    shape_answer: Callable[[str], str] = _leave_answer
-    """Called with the answer's SDP; what it returns goes to the peer."""
 
 
 @dataclass(frozen=True, slots=True)

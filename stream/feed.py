@@ -23,7 +23,7 @@ class ArrivedFrame:
     number: int
     """Counts up within a session; results keep this order."""
     arrived_s: float
-    """``time.monotonic()`` when it was received."""
+    """``time.perf_counter()`` when it was received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Feed:
             goal: what the used one means.
             fade_s: 0 for a cut.
         """
-        now_s = time.monotonic()
+        now_s = time.perf_counter()
         before = self.look(engine)
         start = goal if before is None else before.at(now_s)
         if start.tokens.shape != goal.tokens.shape:
@@ -126,5 +126,5 @@ class Feed:
         self.has_gap = False
         look = self.look(engine)
         assert look is not None, "set_look comes first"
-        conditioning = look.at(time.monotonic())
+        conditioning = look.at(time.perf_counter())
         return Job(image, conditioning, controls.settings, self._state), placement

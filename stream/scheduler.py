@@ -146,10 +146,10 @@ class EngineThread:
     async def close(self, deadline_s: float = 10.0) -> None:
         """Stop after the batch at work and free the engine. Calling it again does nothing."""
         self._turns.close()
-        until_s = time.monotonic() + deadline_s
+        until_s = time.perf_counter() + deadline_s
         while self._threads:
             thread = self._threads.pop()
-            await asyncio.to_thread(thread.join, max(0.0, until_s - time.monotonic()))
+            await asyncio.to_thread(thread.join, max(0.0, until_s - time.perf_counter()))
             if thread.is_alive():
                 logger.error("the engine did not stop within %g s", deadline_s)
         self._status = EngineStatus(EngineState.CLOSED, "the server is stopping")

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from stream.config import ModelEntry, PeerTuning, ServerConfig
+from stream import rtp
+from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, ServerFull, StreamError, to_problem
 from stream.limits import add_security_headers, check_origin
 from stream.renderer import EngineFactory
@@ -30,7 +31,6 @@ def create_app(
     config: ServerConfig,
     engine_factory: EngineFactory,
     models: Sequence[ModelEntry] = (),
-    tuning: PeerTuning | None = None,
 ) -> web.Application:
     """Put the application together; nothing runs before it is started.
 
@@ -38,7 +38,6 @@ def create_app(
         config: how much it takes.
         engine_factory: called in the engine's thread; builds the first engine.
         models: what ``/api/models`` lists, read at each request.
-        tuning: what is done to each peer connection.
     """
     app = web.Application(
         middlewares=[
@@ -52,7 +51,7 @@ def create_app(
     app[METRICS] = metrics
     app[MODELS] = models
     app[ENGINE] = engine
-    app[SESSIONS] = Sessions(config, engine, metrics, tuning or PeerTuning())
+    app[SESSIONS] = Sessions(config, engine, metrics)
     app.cleanup_ctx.append(_run_engine)
     app.cleanup_ctx.append(_run_sessions)
     add_routes(app)
@@ -63,7 +62,6 @@ async def serve(
     config: ServerConfig,
     engine_factory: EngineFactory,
     models: Sequence[ModelEntry] = (),
-    tuning: PeerTuning | None = None,
     on_listening: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end every session and free the engine.
@@ -72,7 +70,6 @@ async def serve(
         config: where to listen and how much to take.
         engine_factory: see :func:`create_app`.
         models: see :func:`create_app`.
-        tuning: see :func:`create_app`.
         on_listening: called once with the address of the page.
 
     Raises:
@@ -80,8 +77,9 @@ async def serve(
     """
     # Bound before anything is loaded, so that a port in use is told at once.
     sock = bind(config)
+    rtp.install()
     runner = web.AppRunner(
-        create_app(config, engine_factory, models, tuning),
+        create_app(config, engine_factory, models),
         access_log=None,
         shutdown_timeout=SHUTDOWN_S,
     )

@@ -21,11 +21,13 @@ from av import VideoFrame
 
 from stream import frames
 from stream.channel import ControlChannel
-from stream.config import PeerTuning, ServerConfig
+from stream.codecs import prefer_codec
+from stream.config import ServerConfig
 from stream.controls import Changes, Controls
 from stream.errors import OfferRefused, PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.latest import Latest
+from stream.rtp import on_sent, received, shape_answer
 from stream.scheduler import EngineThread
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
 from stream.stats import Metrics, SessionStats
@@ -61,13 +63,11 @@ class Session:
         engine: EngineThread,
         metrics: Metrics,
         controls: Controls,
-        tuning: PeerTuning,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.stats = SessionStats(metrics)
         self._config = config
         self._engine = engine
-        self._tuning = tuning
         self._state = SessionState.NEW
         # iceServers=None would mean a public STUN server.
         self._peer_connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -102,7 +102,6 @@ class Session:
         peer = self._peer_connection
         peer.on("connectionstatechange", self._on_connection_state)
         peer.on("datachannel", self._on_channel)
-        self._tuning.configure(peer)
         try:
             await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             for transceiver in peer.getTransceivers():
@@ -110,7 +109,8 @@ class Session:
                     self._camera = transceiver.receiver.track
                 else:
                     transceiver.direction = "inactive"
-            peer.addTrack(self._track)
+            on_sent(peer.addTrack(self._track), self._track.note_sent)
+            prefer_codec(peer)
             await peer.setLocalDescription(await peer.createAnswer())
         except (OperationError, InternalError, ValueError, LookupError, AssertionError) as error:
             raise OfferRefused(422, f"the offer cannot be answered: {error}") from error
@@ -120,7 +120,7 @@ class Session:
             raise OfferRefused(
                 503, "this machine has no network address other than loopback to offer a browser"
             )
-        return self._tuning.shape_answer(answer)
+        return shape_answer(answer, self._config.start_bitrate_bps)
 
     async def run(self) -> None:
         """Serve the peer until it leaves. The only place that closes anything."""
@@ -245,13 +245,19 @@ class Session:
                 frame = await self._camera.recv()
             except MediaStreamError:
                 raise PeerLeft("the camera's track has ended") from None
-            arrived = ArrivedFrame(frame, number, time.monotonic())
+            arrived = ArrivedFrame(frame, number, time.perf_counter())
             number += 1
-            self.stats.arrived()
+            self._count_arrival(frame)
             if frame.width * frame.height > self._config.max_frame_pixels:
                 raise PeerLeft(f"a frame of {frame.width}x{frame.height} is too large")
             if not self._engine.submit(self._feed, arrived):
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
+
+    def _count_arrival(self, frame: VideoFrame) -> None:
+        self.stats.arrived()
+        stamp = received(self._camera, frame.pts)
+        if stamp is not None and stamp.decoded_s is not None:
+            self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
 
     async def _to_camera_frame(self, frame: VideoFrame) -> VideoFrame:
         if frames.is_sendable(frame):

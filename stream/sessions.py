@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from stream.config import PeerTuning, ServerConfig
+from stream.config import ServerConfig
 from stream.controls import Controls
 from stream.errors import ServerFull, SessionUnknown
 from stream.scheduler import EngineThread
@@ -18,13 +18,10 @@ logger = logging.getLogger(__name__)
 class Sessions:
     """Owns each session and the task that runs it."""
 
-    def __init__(
-        self, config: ServerConfig, engine: EngineThread, metrics: Metrics, tuning: PeerTuning
-    ) -> None:
+    def __init__(self, config: ServerConfig, engine: EngineThread, metrics: Metrics) -> None:
         self._config = config
         self._engine = engine
         self._metrics = metrics
-        self._tuning = tuning
         self._sessions: dict[str, Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
@@ -45,7 +42,7 @@ class Sessions:
         """
         if self._is_closed or len(self._sessions) >= self._config.max_sessions:
             raise ServerFull(f"{self._config.max_sessions} sessions are open already")
-        session = Session(self._config, self._engine, self._metrics, controls, self._tuning)
+        session = Session(self._config, self._engine, self._metrics, controls)
         # Entered before the first await, so that the limit holds.
         self._sessions[session.id] = session
         self._metrics.sessions.set(len(self._sessions))

@@ -71,11 +71,11 @@ class Rate:
 
     def tick(self) -> None:
         """Count one."""
-        self._times_s.append(time.monotonic())
+        self._times_s.append(time.perf_counter())
 
     def rate_hz(self) -> float:
         """Return events a second, 0 after two seconds of silence."""
-        now_s = time.monotonic()
+        now_s = time.perf_counter()
         while self._times_s and now_s - self._times_s[0] > _RATE_WINDOW_S:
             self._times_s.popleft()
         if len(self._times_s) < 2:
@@ -94,7 +94,7 @@ class SessionStats:
         self.frames_out = 0
         self.dropped_in = 0
         self.dropped_out = 0
-        # time.monotonic() of the last frame from the decoder and for the encoder.
+        # time.perf_counter() of the last frame from the decoder and for the encoder.
         self._last_in_s = 0.0
         self._last_out_s = 0.0
         self._metrics = metrics
@@ -105,7 +105,7 @@ class SessionStats:
 
     def arrived(self) -> None:
         """Count a frame from the decoder."""
-        self._last_in_s = time.monotonic()
+        self._last_in_s = time.perf_counter()
         if not self.frames_in:
             self._last_out_s = self._last_in_s
         self.frames_in += 1
@@ -115,7 +115,7 @@ class SessionStats:
     def sent(self, age_ms: float) -> None:
         """Count a frame for the encoder."""
         self.frames_out += 1
-        self._last_out_s = time.monotonic()
+        self._last_out_s = time.perf_counter()
         self._rate_out.tick()
         self._age_ms.append(age_ms)
         self._metrics.frames.labels("out").inc()

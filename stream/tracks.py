@@ -11,6 +11,7 @@ from av import VideoFrame
 
 from stream.feed import Finished
 from stream.latest import Latest, SlotClosed
+from stream.stamps import SentFrame
 from stream.stats import SessionStats
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         self._last_pts = -1
         # Added to the input's pts; stays 0 while these grow from 0.
         self._offset = 0
+        # pts of the frame that is being encoded, and when it was handed over.
+        self._handed: tuple[int | None, float] | None = None
 
     async def recv(self) -> VideoFrame:
         """Wait for the next frame.
@@ -44,8 +47,21 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         except SlotClosed:
             self.stop()
             raise MediaStreamError("the track has ended") from None
-        self._stats.sent((time.monotonic() - finished.arrived.arrived_s) * 1000)
-        return self._in_order(finished.frame)
+        frame = self._in_order(finished.frame)
+        now_s = time.perf_counter()
+        self._stats.sent((now_s - finished.arrived.arrived_s) * 1000)
+        self._handed = (frame.pts, now_s)
+        return frame
+
+    def note_sent(self, sent: SentFrame) -> None:
+        """Take the times of the frame that :meth:`recv` gave last; called by the sender.
+
+        aiortc does not ask for a frame before the one before it is sent, so one is enough
+        to remember.
+        """
+        if self._handed is not None and self._handed[0] == sent.pts:
+            self._stats.stage("encode", (sent.encoded_s - self._handed[1]) * 1000)
+            self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
 
     def stop(self) -> None:
         """End the track; a :meth:`recv` that waits raises."""

@@ -58,7 +58,7 @@ class Turns:
         self._feeds: deque[Feed] = deque()
         self._questions: deque[Request] = deque()
         self._pictures: deque[Request] = deque()
-        self._last_picture_s = time.monotonic()
+        self._last_picture_s = time.perf_counter()
         # Who may take work, and who waits to do so.
         self._holder: object | None = None
         self._heir: object | None = None
@@ -115,7 +115,7 @@ class Turns:
                 raise EngineNotReady("the server is stopping")
             if len(lane) >= limit:
                 raise ServerFull(f"{limit} requests wait for the model already", 1)
-            lane.append(Request(call, answer, time.monotonic()))
+            lane.append(Request(call, answer, time.perf_counter()))
             self._changed.notify_all()
         return answer
 
@@ -205,10 +205,10 @@ class Turns:
 
     def _is_picture_due(self) -> bool:
         since_s = max(self._pictures[0].asked_s, self._last_picture_s)
-        return time.monotonic() - since_s >= PICTURE_PATIENCE_S
+        return time.perf_counter() - since_s >= PICTURE_PATIENCE_S
 
     def _pop_picture(self) -> Request:
-        self._last_picture_s = time.monotonic()
+        self._last_picture_s = time.perf_counter()
         return self._pictures.popleft()
 
     def _next_batch(self, max_batch: int) -> list[Share]:
