@@ -26,7 +26,10 @@ class Conv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Two convolutions and a way past them, as in TAESD."""
+    """Two convolutions and a way past them.
+
+    TAESD's block without its last ReLU: features that only ever grow died in training.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C, h, w)."""
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return x + self.second(F.relu(self.first(x)))
 
 
 class Encoder(nn.Module):
@@ -59,8 +62,8 @@ class Encoder(nn.Module):
         Returns:
             latents (B, C, H/8, W/8), about unit variance, and skip (B, F, H/4, W/4).
         """
-        skip = self.fine(F.relu(self.stem(F.pixel_unshuffle(pixels, PATCH_PX))))
-        latents = self.out(self.coarse(F.relu(self.down(skip))))
+        skip = self.fine(self.stem(F.pixel_unshuffle(pixels, PATCH_PX)))
+        latents = self.out(self.coarse(self.down(F.relu(skip))))
         return latents, skip
 
 
@@ -87,7 +90,7 @@ class Decoder(nn.Module):
         Returns:
             pixels (B, 3, H, W), about [-1, 1]; not clamped.
         """
-        features = self.coarse(F.relu(self.stem(latents)))
+        features = F.relu(self.coarse(self.stem(latents)))
         drawn, gate = F.interpolate(self.up(features), scale_factor=2.0).chunk(2, dim=1)
-        fine = self.fine(F.relu(drawn + gate.sigmoid() * skip))
-        return F.pixel_shuffle(self.out(fine), PATCH_PX)
+        fine = self.fine(drawn + gate.sigmoid() * skip)
+        return F.pixel_shuffle(self.out(F.relu(fine)), PATCH_PX)

@@ -19,7 +19,7 @@ SIZE_STEP_PX = 16
 class AutoencoderConfig:
     """Widths and depths of :mod:`pipeline.autoencoder`."""
 
-    latent_channels: int = 16
+    latent_channels: int = 32
     channels: tuple[int, int] = (32, 64)
     """Features at a quarter and at an eighth of the picture's size."""
     encoder_blocks: int = 1

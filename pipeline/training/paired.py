@@ -32,7 +32,7 @@ class PairedConfig:
 
     model: TinyConfig = TINY
     batch: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warm_up_steps: int = 100
     camera_share: float = 0.10
     """Pictures trained at strength 0, against the camera itself."""
