@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -161,7 +162,7 @@ class Pair:
 
     def longest_pause_s(self) -> float:
         times_s = [arrival.at_s for arrival in self.arrivals]
-        return max(b - a for a, b in zip(times_s, times_s[1:], strict=False))
+        return max(b - a for a, b in itertools.pairwise(times_s))
 
 
 @asynccontextmanager

@@ -1,0 +1,159 @@
+// Measures glass to glass: a number drawn into a canvas, sent, echoed, shown, read again.
+// Both ends are this page, so that one clock stamps both. Settings come in the address:
+// endpoint, codec, width, height, rate (frames a second), seconds. The result is posted.
+
+const BITS = 16;
+const BIT_PX = 24;
+
+const query = new URLSearchParams(location.search);
+const settings = {
+  endpoint: query.get("endpoint") ?? "/sessions?bypass=true",
+  codec: query.get("codec") ?? "VP8",
+  width: Number(query.get("width") ?? 640),
+  height: Number(query.get("height") ?? 480),
+  rate: Number(query.get("rate") ?? 30),
+  seconds: Number(query.get("seconds") ?? 6),
+};
+
+/** A moving picture whose top left corner carries a number. */
+class NumberedCanvas {
+  /** When each number was drawn, in ms of performance.now(). */
+  drawn = new Map();
+  #context;
+  #number = 0;
+
+  constructor(width, height) {
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width, height });
+    this.#context = canvas.getContext("2d", { alpha: false });
+    this.stream = canvas.captureStream(0);
+    this.track = this.stream.getVideoTracks()[0];
+  }
+
+  draw() {
+    const context = this.#context;
+    const { width, height } = context.canvas;
+    const i = this.#number;
+    context.fillStyle = "#567";
+    context.fillRect(0, 0, width, height);
+    context.fillStyle = "#a83";
+    context.fillRect((i * 7) % width, 60, 120, height - 120);
+    for (let k = 0; k < 40; k++) {
+      context.fillStyle = `rgb(${(k * 53 + i) % 255},${(k * 91) % 255},${(k * 17 + i * 3) % 255})`;
+      context.fillRect((k * 67 + i * (k % 5)) % width, 80 + ((k * 31) % (height - 140)), 30, 22);
+    }
+    for (let bit = 0; bit < BITS; bit++) {
+      context.fillStyle = (i >> bit) & 1 ? "#fff" : "#000";
+      context.fillRect(bit * BIT_PX, 0, BIT_PX, BIT_PX);
+    }
+    this.drawn.set(i, performance.now());
+    this.#number++;
+    this.track.requestFrame();
+  }
+}
+
+/** Reads numbers from the shown video and says how old each picture is. */
+class NumberReader {
+  agesMs = [];
+  sinceReceivedMs = [];
+  firstFrameMs = null;
+  repeated = 0;
+  #last = -1;
+  #context;
+
+  constructor(video, source) {
+    this.video = video;
+    this.source = source;
+    const strip = document.createElement("canvas");
+    Object.assign(strip, { width: BIT_PX * BITS, height: BIT_PX });
+    this.#context = strip.getContext("2d", { willReadFrequently: true });
+    this.startMs = performance.now();
+    this.#wait();
+  }
+
+  #wait() {
+    this.video.requestVideoFrameCallback((_, metadata) => this.#read(metadata));
+  }
+
+  #read(metadata) {
+    const nowMs = performance.now();
+    this.firstFrameMs ??= nowMs - this.startMs;
+    const number = this.#number(metadata);
+    if (number === this.#last) this.repeated++;
+    this.#last = number;
+    const drawnMs = this.source.drawn.get(number);
+    if (drawnMs !== undefined) this.agesMs.push(nowMs - drawnMs);
+    if (metadata.receiveTime) this.sinceReceivedMs.push(nowMs - metadata.receiveTime);
+    this.#wait();
+  }
+
+  #number(metadata) {
+    // The picture may come smaller than it was drawn.
+    const width = (BIT_PX * BITS * metadata.width) / settings.width;
+    const height = (BIT_PX * metadata.height) / settings.height;
+    const context = this.#context;
+    context.drawImage(this.video, 0, 0, width, height, 0, 0, BIT_PX * BITS, BIT_PX);
+    const row = context.getImageData(0, BIT_PX / 2, BIT_PX * BITS, 1).data;
+    let number = 0;
+    for (let bit = 0; bit < BITS; bit++) {
+      if (row[(bit * BIT_PX + BIT_PX / 2) * 4] > 128) number |= 1 << bit;
+    }
+    return number;
+  }
+}
+
+async function connect(source) {
+  const peer = new RTCPeerConnection();
+  const transceiver = peer.addTransceiver(source.track, {
+    direction: "sendrecv",
+    streams: [source.stream],
+  });
+  const { codecs } = RTCRtpReceiver.getCapabilities("video");
+  const wanted = [`video/${settings.codec}`, "video/rtx"];
+  transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => wanted.includes(mimeType)));
+  peer.ontrack = ({ streams, track }) => {
+    document.getElementById("screen").srcObject = streams[0] ?? new MediaStream([track]);
+  };
+  await peer.setLocalDescription();
+  if (peer.iceGatheringState !== "complete") {
+    await new Promise((resolve) => {
+      peer.onicegatheringstatechange = () => peer.iceGatheringState === "complete" && resolve();
+    });
+  }
+  const response = await fetch(settings.endpoint, {
+    method: "POST",
+    headers: { "Content-Type": "application/sdp" },
+    body: peer.localDescription.sdp,
+  });
+  const body = await response.text();
+  if (response.status !== 201) throw new Error(`${settings.endpoint}: ${response.status} ${body}`);
+  await peer.setRemoteDescription({ type: "answer", sdp: body });
+  return peer;
+}
+
+async function readStatistics(peer) {
+  const found = {};
+  for (const entry of (await peer.getStats()).values()) {
+    if (entry.kind === "video" && entry.type.endsWith("bound-rtp")) found[entry.type] = entry;
+  }
+  return { inbound: found["inbound-rtp"] ?? {}, outbound: found["outbound-rtp"] ?? {} };
+}
+
+async function measure() {
+  const source = new NumberedCanvas(settings.width, settings.height);
+  setInterval(() => source.draw(), 1000 / settings.rate);
+  const reader = new NumberReader(document.getElementById("screen"), source);
+  const peer = await connect(source);
+  await new Promise((resolve) => setTimeout(resolve, settings.seconds * 1000));
+  const statistics = await readStatistics(peer);
+  peer.close();
+  const { agesMs, sinceReceivedMs, firstFrameMs, repeated } = reader;
+  return { agesMs, sinceReceivedMs, firstFrameMs, repeated, ...statistics };
+}
+
+const result = await measure().catch((error) => ({ error: String(error) }));
+await fetch("/glass/result", {
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(result),
+});
