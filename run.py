@@ -10,6 +10,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import TINY_PRESET
@@ -66,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve``."""
-    add_engine(parser)
+    add_engine(parser, str(TINY_PRESET.default_size))
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
     parser.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
@@ -74,19 +75,22 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=serve)
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
+def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
     """The flags that choose a model and an engine."""
     parser.add_argument("--model", default=TINY_PRESET.name, help="a preset")
     parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="what runs it")
     parser.add_argument(
-        "--size", default=str(TINY_PRESET.default_size), help="pixels the model works at, WxH"
+        "--size",
+        default="auto",
+        help=f'pixels the model works at, "320x240" or "256"; auto for {automatic_size}',
     )
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 for all")
 
 
 def to_engine_config(options: argparse.Namespace) -> EngineConfig:
     """Check the flags of :func:`add_engine`."""
-    return EngineConfig(options.model, options.engine, Size.parse(options.size), options.threads)
+    size = None if options.size == "auto" else Size.parse(options.size)
+    return EngineConfig(options.model, options.engine, size, options.threads)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -123,7 +127,7 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stability", type=float, default=0.5, help="0 to 1, for a video")
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--overwrite", action="store_true", help="replace dst if it exists")
-    add_engine(parser)
+    add_engine(parser, "the size of src, up to 512")
     parser.set_defaults(run=translate)
 
 
@@ -139,14 +143,15 @@ def translate(options: argparse.Namespace) -> None:
         strength=options.strength,
         stability=options.stability,
         seed=options.seed,
+        size=engine.size,
         overwrite=options.overwrite,
     )
-    translate_file(job, lambda: build_engine(engine))
+    translate_file(job, lambda size: build_engine(replace(engine, size=size)))
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The flags of ``bench``."""
-    add_engine(parser)
+    add_engine(parser, str(TINY_PRESET.default_size))
     parser.add_argument("--runs", type=int, default=60, help="frames to time")
     parser.add_argument(
         "--compare", action="store_true", help="beside the 26-style network; needs [train]"

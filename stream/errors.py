@@ -9,6 +9,7 @@ StreamError                 carries the HTTP status it is answered with
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
 ├── ConfigRefused           a setting of the server that cannot be
 ├── AddressRefused          the server cannot listen there
+├── FileRefused             a file that cannot be read, translated or written
 └── PeerLeft                ends a session from inside; never answered
 
 Every message is one sentence for a person: it names the value and what would be right.
@@ -82,6 +83,10 @@ class ConfigRefused(StreamError):
 
 class AddressRefused(StreamError):
     """The server cannot listen there: the port is in use, or the address is not ours."""
+
+
+class FileRefused(StreamError):
+    """A file that cannot be read, translated or written; never answered."""
 
 
 class PeerLeft(StreamError):
