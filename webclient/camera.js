@@ -1,0 +1,228 @@
+// @ts-check
+/**
+ * Where the picture comes from: a camera, the screen, a video file, or a test picture.
+ *
+ * A source is named `camera`, `camera:<device id>`, `screen`, `file` or `test`.
+ *
+ * @typedef {{name: string, stream: MediaStream, track: MediaStreamTrack,
+ *   isMirror: boolean, close: () => void}} Source
+ *   `isMirror`: people expect to see themselves as in a mirror
+ */
+
+const FRAME_RATE_HZ = 30;
+const FRAME_INTERVAL_MS = 1000 / FRAME_RATE_HZ;
+const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+const SCREEN = { width: { max: 1280 }, height: { max: 1280 }, frameRate: { max: 30 } };
+const FILE_MAX_PX = 1280; // a longer side costs time and shows nothing more
+const TEST_WIDTH_PX = 640;
+const TEST_HEIGHT_PX = 480;
+
+/** Why there is no picture, and what to do, in a sentence or two. */
+export class SourceError extends Error {}
+
+/**
+ * Open a source; the caller closes it.
+ *
+ * @param {string} name
+ * @param {File | null} [file] for the name `file`
+ * @returns {Promise<Source>}
+ * @throws {SourceError}
+ */
+export async function openSource(name, file) {
+  if (name === 'test') return openTestPicture();
+  if (name === 'file' && file) return openFile(file);
+  const [kind, deviceId] = name.split(/:(.*)/s);
+  if (kind !== 'camera' && kind !== 'screen') {
+    throw new SourceError(`There is no source "${name}": use camera, screen, file or test.`);
+  }
+  if (!navigator.mediaDevices) throw new SourceError(insecureOrigin());
+  try {
+    const stream = await (kind === 'screen' ? captureScreen() : captureCamera(deviceId));
+    return fromStream(name, stream);
+  } catch (error) {
+    throw new SourceError(explain(/** @type {DOMException} */ (error), kind));
+  }
+}
+
+/** @returns {Promise<{name: string, label: string}[]>} what there is to choose from */
+export async function listSources() {
+  const { mediaDevices } = navigator;
+  const devices = (await mediaDevices?.enumerateDevices()) ?? [];
+  // Without permission there is one entry for all cameras, with neither id nor label.
+  const cameras = devices
+    .filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId)
+    .map(({ deviceId, label }, i) => ({
+      name: `camera:${deviceId}`,
+      label: label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `Camera ${i + 1}`,
+    }));
+  const canShare = mediaDevices && 'getDisplayMedia' in mediaDevices;
+  return [
+    ...(cameras.length > 0 ? cameras : [{ name: 'camera', label: 'Camera' }]),
+    ...(canShare ? [{ name: 'screen', label: 'Screen or window' }] : []),
+    { name: 'file', label: 'Video file…' },
+    { name: 'test', label: 'Test picture' },
+  ];
+}
+
+/** Draw a moving landscape, for when there is no camera. @param {CanvasRenderingContext2D} ctx */
+export function drawTestPicture(ctx, time_s = 0) {
+  const { width, height } = ctx.canvas;
+  const horizon = height * 0.62;
+  const sky = ctx.createLinearGradient(0, 0, 0, horizon);
+  sky.addColorStop(0, '#35507f');
+  sky.addColorStop(0.6, '#d98a6a');
+  sky.addColorStop(1, '#ffd9a0');
+  ctx.fillStyle = sky;
+  ctx.fillRect(0, 0, width, height);
+  fillDisc(ctx, '#fff3c9', width * 0.66, horizon * (0.55 + 0.1 * Math.sin(time_s / 3)), height / 9);
+  fillHills(ctx, '#7a5a78', horizon, height * 0.24, 1.3, time_s * 0.05);
+  fillHills(ctx, '#4a3f63', horizon, height * 0.13, 2.9, time_s * 0.12);
+  ctx.fillStyle = '#2c4a6b';
+  ctx.fillRect(0, horizon, width, height - horizon);
+  for (let i = 0; i < 26; i++) {
+    const depth = (i + 0.5) / 26;
+    const x = width * (0.66 + 0.35 * depth * Math.sin(i * 5 + time_s * (1.5 - depth)));
+    ctx.fillStyle = i % 2 ? '#ffd9a0' : '#86a3bf';
+    const y = horizon + (height - horizon) * depth;
+    ctx.fillRect(x - 24 * depth, y, 60 * depth + 8, 2 + 4 * depth);
+  }
+  const boatX = width * (((0.35 + time_s * 0.06) % 1.3) - 0.15);
+  drawBoat(ctx, boatX, horizon + height * 0.12, height * 0.2, time_s);
+}
+
+function fillDisc(/** @type {CanvasRenderingContext2D} */ ctx, colour = '', x = 0, y = 0, r = 0) {
+  ctx.fillStyle = colour;
+  ctx.beginPath();
+  ctx.arc(x, y, r, 0, 2 * Math.PI);
+  ctx.fill();
+}
+
+/** @param {CanvasRenderingContext2D} ctx */
+function fillHills(ctx, colour = '', base = 0, rise = 0, waves = 1, phase = 0) {
+  const { width } = ctx.canvas;
+  ctx.fillStyle = colour;
+  ctx.beginPath();
+  ctx.moveTo(0, base);
+  for (let x = 0; x <= width; x += 8) {
+    const a = (x / width) * 2 * Math.PI * waves + phase * 6;
+    ctx.lineTo(x, base - rise * (0.55 + 0.3 * Math.sin(a) + 0.15 * Math.sin(2.7 * a)));
+  }
+  ctx.lineTo(width, base);
+  ctx.fill();
+}
+
+/** @param {CanvasRenderingContext2D} ctx */
+function drawBoat(ctx, x = 0, y = 0, size = 0, time_s = 0) {
+  ctx.save();
+  ctx.translate(x, y + size * 0.04 * Math.sin(time_s * 2));
+  ctx.rotate(0.06 * Math.sin(time_s * 1.7));
+  ctx.scale(size, size);
+  ctx.fillStyle = '#f6efe2';
+  ctx.fill(new Path2D('M0 -1.5 L0.75 -0.15 L0 -0.15 Z'));
+  ctx.fillStyle = '#e2574c';
+  ctx.fill(new Path2D('M-0.06 -1.35 L-0.06 -0.15 L-0.55 -0.15 Z'));
+  ctx.fillStyle = '#5b2f2a';
+  ctx.fill(new Path2D('M-0.75 0 L0.85 0 L0.55 0.3 L-0.5 0.3 Z'));
+  ctx.restore();
+}
+
+/** @param {string | undefined} deviceId */
+function captureCamera(deviceId) {
+  const video = deviceId ? { ...CAMERA, deviceId: { exact: deviceId } } : CAMERA;
+  return navigator.mediaDevices.getUserMedia({ video, audio: false });
+}
+
+function captureScreen() {
+  return navigator.mediaDevices.getDisplayMedia({ video: SCREEN, audio: false });
+}
+
+function openTestPicture() {
+  const started_ms = performance.now();
+  return fromCanvas('test', TEST_WIDTH_PX, TEST_HEIGHT_PX, (ctx) => {
+    drawTestPicture(ctx, (performance.now() - started_ms) / 1000);
+  });
+}
+
+/** A video element's own captureStream() is missing in Safari: draw into a canvas instead. */
+async function openFile(/** @type {File} */ file) {
+  const video = document.createElement('video');
+  const url = URL.createObjectURL(file);
+  Object.assign(video, { src: url, loop: true, muted: true, playsInline: true });
+  const free = () => {
+    video.pause();
+    URL.revokeObjectURL(url);
+  };
+  try {
+    await video.play();
+  } catch {
+    free();
+    throw new SourceError(`The browser cannot play "${file.name}": choose an MP4 or WebM video.`);
+  }
+  const { videoWidth: width, videoHeight: height } = video;
+  const ratio = Math.min(1, FILE_MAX_PX / Math.max(width, height));
+  const draw = (/** @type {CanvasRenderingContext2D} */ ctx) => {
+    ctx.drawImage(video, 0, 0, ctx.canvas.width, ctx.canvas.height);
+  };
+  return fromCanvas('file', Math.round(width * ratio), Math.round(height * ratio), draw, free);
+}
+
+/**
+ * @param {string} name @param {number} width @param {number} height
+ * @param {(ctx: CanvasRenderingContext2D) => void} draw one frame
+ * @returns {Source}
+ */
+function fromCanvas(name, width, height, draw, free = () => {}) {
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
+  const ctx = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { alpha: false }));
+  draw(ctx);
+  const timer = setInterval(() => draw(ctx), FRAME_INTERVAL_MS);
+  return fromStream(name, canvas.captureStream(FRAME_RATE_HZ), () => {
+    clearInterval(timer);
+    free();
+  });
+}
+
+/** @param {string} name @param {MediaStream} stream @returns {Source} */
+function fromStream(name, stream, free = () => {}) {
+  const [track] = stream.getVideoTracks();
+  track.contentHint = 'motion';
+  const isMirror = name.startsWith('camera') && track.getSettings().facingMode !== 'environment';
+  const close = () => {
+    track.stop();
+    free();
+  };
+  return { name, stream, track, isMirror, close };
+}
+
+function insecureOrigin() {
+  const { origin, hostname } = location;
+  const port = location.port || '80';
+  const local = `localhost:${port}`;
+  return (
+    `Browsers lend a camera only to https:// pages and to localhost, not to ${origin}. ` +
+    `Open http://${local} on that computer, or bring it to yours with ` +
+    `"ssh -L ${port}:${local} ${hostname}", or serve the page over HTTPS.`
+  );
+}
+
+/** @param {DOMException} error @param {'camera' | 'screen'} kind */
+function explain(error, kind) {
+  const isScreen = kind === 'screen';
+  switch (error.name) {
+    case 'NotAllowedError':
+    case 'SecurityError':
+      return isScreen
+        ? 'No screen was chosen: press Start again and choose a screen or window.'
+        : 'The camera is not allowed here. Click the camera sign beside the address, allow it, ' +
+            'and press Start again.';
+    case 'NotFoundError':
+      return 'No camera was found. Connect one and press Start again, or use the test picture.';
+    case 'OverconstrainedError':
+      return 'That camera is gone. Choose another source below the picture.';
+    case 'NotReadableError':
+    case 'AbortError':
+      return 'The camera is in use by another program. Close that program and press Start again.';
+    default:
+      return `The ${kind} could not be opened: ${error.message || error.name}.`;
+  }
+}

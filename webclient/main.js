@@ -1,0 +1,248 @@
+// @ts-check
+/** The page: brings together what the other modules do. */
+
+import { SourceError, drawTestPicture, listSources } from './camera.js';
+import { Hud, Messages, listKeys } from './hud.js';
+import { SdxsLiveElement } from './sdxs-live-element.js';
+import { ControlForm, Settings } from './settings.js';
+import { Shelf, drawCover, listModels, showPreview } from './shelf.js';
+import { Stage } from './stage.js';
+
+const STALL_MS = 1500;
+const LOADING_PAUSE_MS = 1000;
+const HINT = 'Drag the line to compare with the camera. The ? shows the keys.';
+const ALLOW = 'Allow the picture in the question of your browser.';
+const MUTED =
+  'The camera gives no picture for now: a privacy switch or another program holds it back.';
+const ENDED = 'The source has ended: it was unplugged, or sharing was stopped.';
+const BUSY = 'The model is slower than a second a frame; the picture goes on when it has caught up.';
+const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
+
+/** @param {string} id */
+const $ = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** @param {Event} event */
+const detailOf = (event) => /** @type {CustomEvent} */ (event).detail;
+
+const { body } = document;
+const live = /** @type {SdxsLiveElement} */ ($('live'));
+const camera = /** @type {HTMLVideoElement} */ ($('camera'));
+const help = /** @type {HTMLDialogElement} */ ($('help'));
+const sourceMenu = /** @type {HTMLSelectElement} */ ($('source'));
+const fileInput = /** @type {HTMLInputElement} */ ($('file'));
+
+const settings = new Settings();
+const messages = new Messages(document);
+const hud = new Hud(document, live.video);
+const stage = new Stage(document, live, settings);
+const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
+const form = new ControlForm(document, async (set) => {
+  if (set.prompt !== undefined && !isRunning()) await showPoster(set.prompt);
+  await live.set(set);
+  settings.set(set);
+});
+
+/** Keys, in words for the help, and what they do. @type {[string[], string, () => unknown][]} */
+const KEYS = [
+  [['b'], 'The camera itself, at once', toggleBypass],
+  [[']', 'ArrowRight'], 'Next style', () => chooseNeighbour(1)],
+  [['[', 'ArrowLeft'], 'Previous style', () => chooseNeighbour(-1)],
+  [['f'], 'Full screen', () => stage.toggleFullscreen()],
+  [['s'], 'Save a picture', saveSnapshot],
+  [['m'], 'Mirror', () => stage.toggleMirror()],
+  [['w'], 'Camera under a wipe, beside, or hidden', () => stage.cycleView()],
+  [['i'], 'Details', toggleDetails],
+  [['l'], 'Copy a link with these settings', copyLink],
+  [['?'], 'These keys', () => help.showModal()],
+];
+
+const CLICKS = /** @type {Record<string, () => unknown>} */ ({
+  start: () => (isRunning() ? live.stop() : start()),
+  'start-camera': () => start(settings.values.source === 'test' ? 'camera' : undefined),
+  'start-test': () => start('test'),
+  bypass: toggleBypass,
+  mirror: () => stage.toggleMirror(),
+  snapshot: saveSnapshot,
+  'copy-link': copyLink,
+  fullscreen: () => stage.toggleFullscreen(),
+  'help-open': () => help.showModal(),
+  'details-open': toggleDetails,
+  'models-open': () => listModels($('model-list')),
+  'refresh-thumbnails': () => shelf.refresh(),
+  'seed-random': () => form.change({ seed: Math.floor(Math.random() * 2 ** 31) }),
+});
+
+function isRunning() {
+  return ['connecting', 'live', 'reconnecting'].includes(live.state);
+}
+
+async function start(name = settings.values.source, file = /** @type {File | null} */ (null)) {
+  settings.set({ source: name });
+  const isAsked = name.startsWith('camera') || name === 'screen';
+  if (isAsked && !isRunning()) messages.say('asking', ALLOW);
+  try {
+    await live.start(name, file);
+    messages.unsay('asking', 'source');
+  } catch (error) {
+    if (!(error instanceof SourceError)) throw error;
+    messages.say('source', error.message, 'Use the test picture', () => start('test'));
+  }
+  await fillSources();
+}
+
+async function fillSources() {
+  const sources = await listSources();
+  sourceMenu.replaceChildren(...sources.map(({ name, label }) => new Option(label, name)));
+  const inUse = `camera:${live.source?.track.getSettings().deviceId}`;
+  const names = sources.map(({ name }) => name);
+  const wanted = [settings.values.source, inUse, names[0]];
+  sourceMenu.value = wanted.find((name) => names.includes(name)) ?? '';
+}
+
+/** Show the camera before the server has heard of it: a panic key may not wait. */
+function toggleBypass() {
+  stage.isBypassed = !stage.isBypassed;
+  live.set({ bypass: stage.isBypassed }).catch(({ message }) => messages.toast(message));
+}
+
+function chooseNeighbour(offset = 1) {
+  const prompt = shelf.neighbour(offset);
+  if (!prompt) return;
+  shelf.select(prompt);
+  form.change({ prompt });
+}
+
+function toggleDetails() {
+  const isHidden = $('details').toggleAttribute('hidden');
+  $('details-open').ariaExpanded = String(!isHidden);
+}
+
+async function saveSnapshot() {
+  try {
+    await stage.saveSnapshot();
+    messages.toast('Saved among your downloads.');
+  } catch (error) {
+    messages.toast(/** @type {Error} */ (error).message);
+  }
+}
+
+async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(settings.link);
+    messages.toast('Link copied: it opens this page with these settings.');
+  } catch {
+    prompt('Copy this link:', settings.link); // the clipboard is only for https:// and localhost
+  }
+}
+
+function drawCamera(/** @type {CanvasRenderingContext2D} */ ctx) {
+  drawCover(ctx, camera);
+}
+
+/** Before the start: the test picture in the chosen style, which also tries out the words. */
+function showPoster(prompt = settings.values.prompt) {
+  return showPreview(/** @type {HTMLImageElement} */ ($('poster')), prompt, drawTestPicture);
+}
+
+/** Say that the model loads until it has; then show its styles, on the test picture for now. */
+async function awaitModel() {
+  const response = await fetch('readyz', { cache: 'no-store' });
+  if (response.status === 503) {
+    if (!isRunning()) messages.say('loading', (await response.json()).detail);
+    setTimeout(awaitModel, LOADING_PAUSE_MS);
+    return;
+  }
+  messages.unsay('loading');
+  if (!isRunning()) showPoster().catch(({ message }) => form.refuse(message));
+  await shelf.fill();
+}
+
+live.addEventListener('source', (event) => {
+  const { state } = detailOf(event);
+  if (state === 'open') messages.unsay('muted');
+  if (state === 'muted') messages.say('muted', MUTED);
+  if (state !== 'ended') return;
+  live.stop();
+  messages.say('source', ENDED, 'Start again', () => start());
+});
+
+live.addEventListener('state', (event) => {
+  const { state, sentence, retry_in_s } = detailOf(event);
+  body.dataset.state = state;
+  delete body.dataset.engine;
+  hud.updateState(state);
+  $('announcer').textContent = sentence;
+  $('start').dataset.does = isRunning() ? 'stop' : 'start';
+  messages.unsay('connection', 'stall', 'loading', 'muted');
+  if (state === 'failed') {
+    messages.say('connection', sentence, 'Try again', () => start());
+  } else if (state === 'live') {
+    if (!settings.values.seen) messages.toast(HINT);
+    settings.set({ seen: true });
+    shelf.fill();
+  } else if (state !== 'closed') {
+    messages.sayPause('connection', sentence, retry_in_s, () => live.retry());
+  }
+});
+
+live.addEventListener('stats', (event) => {
+  const { server, quiet_ms } = detailOf(event);
+  hud.updateStats(detailOf(event));
+  hud.updateState(live.state, server);
+  if (server) body.dataset.engine = server.state;
+  if (server?.state === 'stalled') messages.say('stall', BUSY);
+  else if (quiet_ms > STALL_MS) messages.say('stall', STILL);
+  else messages.unsay('stall');
+});
+
+live.addEventListener('controls', (event) => {
+  const controls = detailOf(event);
+  form.update(controls);
+  shelf.select(controls.prompt);
+  stage.isBypassed = controls.bypass;
+});
+
+live.addEventListener('refused', (event) => {
+  settings.set({ prompt: '' });
+  form.refuse(detailOf(event).detail);
+});
+
+live.addEventListener('notice', (event) => messages.toast(detailOf(event).detail));
+shelf.addEventListener('choose', (event) => form.change({ prompt: detailOf(event) }));
+
+sourceMenu.addEventListener('change', () => {
+  if (sourceMenu.value === 'file') fileInput.click();
+  else if (isRunning()) start(sourceMenu.value);
+  else settings.set({ source: sourceMenu.value });
+});
+fileInput.addEventListener('change', () => start('file', fileInput.files?.[0]));
+fileInput.addEventListener('cancel', fillSources);
+navigator.mediaDevices?.addEventListener('devicechange', fillSources);
+
+for (const [id, act] of Object.entries(CLICKS)) $(id).addEventListener('click', () => act());
+
+document.addEventListener('keydown', (event) => {
+  const { key, target, repeat, defaultPrevented, ctrlKey, metaKey, altKey } = event;
+  const isTaken = defaultPrevented || repeat || ctrlKey || metaKey || altKey || help.open;
+  if (isTaken || !(target instanceof Element)) return;
+  if (target.matches('select, input:not([type="radio"], [type="range"])')) return;
+  if (key.startsWith('Arrow') && target.matches('input')) return;
+  const act = KEYS.find(([keys]) => keys.includes(key.length === 1 ? key.toLowerCase() : key))?.[2];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// A page that comes back from the browser's memory has ended its session on leaving.
+window.addEventListener('pageshow', ({ persisted }) => {
+  if (persisted && live.source) start();
+});
+
+$('host').textContent = location.host;
+form.update(settings.controls);
+shelf.select(settings.values.prompt);
+live.set(settings.controls);
+settings.problems.forEach((sentence) => messages.toast(sentence));
+listKeys($('key-list'), KEYS);
+fillSources();
+awaitModel();
+if (settings.values.autostart) start();

@@ -1,0 +1,166 @@
+// @ts-check
+/**
+ * `<sdxs-live>`: a translated camera on any page.
+ *
+ *     <script type="module" src="sdxs-live-element.js"></script>
+ *     <sdxs-live source="camera" prompt="ink-wash" strength="0.8" autostart></sdxs-live>
+ *
+ * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
+ * `autostart`, `mirrored`, and the controls `prompt`, `strength`, `stability`, `seed`,
+ * `transition_s`, `bypass`. A changed control acts at once.
+ * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
+ * `muted` (it gives no frames for now), `ended` (by itself) or `closed`.
+ *
+ * @typedef {import('./camera.js').Source} Source
+ * @typedef {import('./sdxs-live.js').Controls} Controls
+ */
+
+import { openSource } from './camera.js';
+import { SdxsLive } from './sdxs-live.js';
+
+const CONTROLS = ['prompt', 'strength', 'stability', 'seed', 'transition_s', 'bypass'];
+const EVENTS = ['state', 'controls', 'refused', 'stats', 'notice'];
+// A constructed sheet, since a strict Content-Security-Policy forbids <style>.
+const SHEET = new CSSStyleSheet();
+SHEET.replaceSync(`
+  :host { display: block }
+  video { display: block; width: 100%; height: 100%; object-fit: contain }
+  :host([mirrored]) video { transform: scaleX(-1) }
+`);
+
+export class SdxsLiveElement extends HTMLElement {
+  static observedAttributes = CONTROLS;
+
+  /** Plays the translated picture. */
+  video = document.createElement('video');
+  #controls = /** @type {Partial<Controls>} */ ({}); // until there is a connection to hold them
+  #live = /** @type {SdxsLive | null} */ (null);
+  #source = /** @type {Source | null} */ (null);
+  #opening = {}; // whose turn it is to open a source; a later one wins
+
+  constructor() {
+    super();
+    const shadow = this.attachShadow({ mode: 'open' });
+    shadow.adoptedStyleSheets = [SHEET];
+    Object.assign(this.video, { autoplay: true, muted: true, playsInline: true });
+    shadow.append(this.video);
+  }
+
+  connectedCallback() {
+    if (!this.hasAttribute('autostart')) return;
+    this.start().catch(({ message }) => {
+      this.#emit('state', { state: 'failed', sentence: message, retry_in_s: null });
+    });
+  }
+
+  disconnectedCallback() {
+    this.stop();
+  }
+
+  /** @param {string} name @param {string | null} _old @param {string | null} text */
+  attributeChangedCallback(name, _old, text) {
+    if (text === null && name !== 'bypass') return;
+    const isText = name === 'prompt';
+    const value = name === 'bypass' ? text !== null : isText ? text : Number(text);
+    this.set({ [name]: value }).catch(({ message }) => this.#emit('refused', { detail: message }));
+  }
+
+  get state() {
+    return this.#live?.state ?? 'idle';
+  }
+
+  /** What the camera sees, or null. */
+  get source() {
+    return this.#source;
+  }
+
+  /**
+   * Open a source and translate it; while running, go over to another source.
+   *
+   * @param {string} [name] @param {File | null} [file]
+   * @throws {import('./camera.js').SourceError}
+   */
+  async start(name = this.getAttribute('source') ?? 'camera', file = null) {
+    const source = await this.#open(name, file);
+    if (!source) return;
+    const isRunning = ['connecting', 'live', 'reconnecting'].includes(this.state);
+    if (isRunning) await this.#live?.replaceTrack(source.track);
+    this.#take(source);
+    if (!isRunning) this.#connect(source);
+  }
+
+  /** End the session and let the camera go. */
+  stop() {
+    this.#opening = {};
+    this.#live?.close();
+    this.#take(null);
+  }
+
+  /** Change controls, as SdxsLive.set() does. @param {Partial<Controls>} set */
+  async set(set) {
+    if (this.#live) await this.#live.set(set);
+    else Object.assign(this.#controls, set);
+  }
+
+  retry() {
+    this.#live?.retry();
+  }
+
+  /** @returns {Promise<Blob>} the picture on screen, as PNG, at its own size */
+  snapshot() {
+    const { videoWidth: width, videoHeight: height } = this.video;
+    if (!width) return Promise.reject(new Error('There is no picture yet: press Start first.'));
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    const ctx = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d'));
+    if (this.hasAttribute('mirrored')) ctx.setTransform(-1, 0, 0, 1, width, 0);
+    ctx.drawImage(this.video, 0, 0);
+    return new Promise((resolve) => canvas.toBlob((blob) => resolve(/** @type {Blob} */ (blob))));
+  }
+
+  /** @param {string} name @param {File | null} file @returns {Promise<Source | null>} */
+  async #open(name, file) {
+    const turn = (this.#opening = {});
+    const isCamera = name.startsWith('camera');
+    // Phones open one camera at a time.
+    if (isCamera && this.#source?.name.startsWith('camera')) this.#source.close();
+    const source = await openSource(name, file);
+    if (turn === this.#opening) return source;
+    source.close();
+    return null;
+  }
+
+  #connect(/** @type {Source} */ source) {
+    this.#live?.close();
+    const server = this.getAttribute('server') ?? document.baseURI;
+    const controls = this.#live?.controls ?? this.#controls;
+    const live = (this.#live = new SdxsLive(this.video, { server, controls }));
+    for (const type of EVENTS) {
+      live.addEventListener(type, (event) => {
+        this.#emit(type, /** @type {CustomEvent} */ (event).detail);
+        if (live.state === 'failed') this.#take(null);
+      });
+    }
+    live.start(source.track);
+  }
+
+  #take(/** @type {Source | null} */ source) {
+    const old = this.#source;
+    this.#source = source;
+    old?.close();
+    if (!source) return old && this.#emit('source', { source: null, state: 'closed' });
+    const tell = (/** @type {string} */ state) => () => {
+      if (source === this.#source) this.#emit('source', { source, state });
+    };
+    source.track.addEventListener('ended', tell('ended'));
+    source.track.addEventListener('mute', tell('muted'));
+    source.track.addEventListener('unmute', tell('open'));
+    tell('open')();
+  }
+
+  /** @param {string} type @param {object} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+customElements.define('sdxs-live', SdxsLiveElement);

@@ -1,0 +1,198 @@
+// @ts-check
+/**
+ * A live translation that stays: sessions are opened again, with the same settings.
+ *
+ * API version 1. Every event is a CustomEvent; its `detail`:
+ *   state     StateChange       each change of state, and each new sentence about it
+ *   controls  Controls          what the server now applies, all six
+ *   refused   {detail}          why the server did not take the prompt
+ *   stats     Stats             twice a second while live
+ *   notice    {level, detail}   what the server has to say; level "info" or "warning"
+ *
+ *     const live = new SdxsLive(video, { controls: { prompt: 'ink-wash' } });
+ *     live.start(cameraTrack);
+ *
+ * @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
+ * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
+ * @typedef {{prompt: string, strength: number, seed: number, stability: number,
+ *   transition_s: number, bypass: boolean}} Controls
+ * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass',
+ *   engine: {name: string, device: string, model: string, size: string} | null,
+ *   fps_in: number | null, fps_out: number | null,
+ *   dropped_in: number | null, dropped_out: number | null,
+ *   age_ms: number | null, stages_ms: Record<string, number | null> | null}} ServerStats
+ * @typedef {{server: ServerStats | null, report: RTCStatsReport, quiet_ms: number}} Stats
+ *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
+ */
+
+import { LiveError, Session } from './session.js';
+
+const BACKOFF_S = [1, 2, 4, 8];
+const NO_WEBRTC =
+  'This browser has no WebRTC, or it is switched off: use a current Chromium, Firefox or Safari.';
+
+/** start() once, close() once. */
+export class SdxsLive extends EventTarget {
+  static VERSION = 1;
+
+  #video;
+  #server;
+  #wanted = /** @type {Partial<Controls>} */ ({});
+  #accepted = /** @type {Partial<Controls>} */ ({});
+  #state = /** @type {State} */ ('idle');
+  #sentence = '';
+  #track = /** @type {MediaStreamTrack | null} */ (null);
+  #session = /** @type {Session | null} */ (null);
+  #lifetime = new AbortController();
+  #failures = 0;
+  #retryTimer = 0;
+
+  /**
+   * @param {HTMLVideoElement} video where the translated picture plays
+   * @param {{server?: string, controls?: Partial<Controls>}} [options] `server`: base URL
+   */
+  constructor(video, { server = document.baseURI, controls = {} } = {}) {
+    super();
+    this.#video = video;
+    this.#server = new URL(server, document.baseURI);
+    this.#wanted = { ...controls };
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** What the next session will be asked for. @returns {Partial<Controls>} */
+  get controls() {
+    return { ...this.#wanted };
+  }
+
+  /** Open the first session. @param {MediaStreamTrack} track sent, but still the caller's */
+  start(track) {
+    if (this.#state !== 'idle') throw new Error(`start() in the state "${this.#state}"`);
+    if (!('RTCPeerConnection' in window)) return this.#enter('failed', NO_WEBRTC);
+    const { signal } = this.#lifetime;
+    window.addEventListener('pagehide', () => this.close(), { signal });
+    window.addEventListener('online', () => this.retry(), { signal });
+    this.#track = track;
+    this.#enter('connecting', 'Connecting to the server.');
+    this.#run();
+  }
+
+  /** Send another track from now on, in the same session. @param {MediaStreamTrack} track */
+  async replaceTrack(track) {
+    this.#track = track;
+    await this.#session?.replaceTrack(track);
+  }
+
+  /**
+   * Change some controls; without a session they are kept for the next one.
+   *
+   * @param {Partial<Controls>} set
+   * @throws {Error} the server's sentence; the refused controls are what they were
+   */
+  async set(set) {
+    Object.assign(this.#wanted, set);
+    try {
+      await this.#session?.set(set);
+    } catch (error) {
+      for (const name of Object.keys(set)) this.#restore(/** @type {keyof Controls} */ (name));
+      throw error;
+    }
+  }
+
+  /** Try again now rather than at the end of the pause. */
+  retry() {
+    if (!this.#retryTimer) return;
+    this.#enter(this.#state, this.#sentence, 0);
+    this.#run();
+  }
+
+  /** End the session here and on the server. Calling it again does nothing. */
+  close() {
+    if (this.#state === 'closed') return;
+    this.#release();
+    this.#lifetime.abort();
+    this.#video.srcObject = null;
+    this.#enter('closed', 'Stopped.');
+  }
+
+  /** Live through one session, from offer to end; #fail decides what follows. */
+  async #run() {
+    this.#release();
+    const session = (this.#session = new Session(this.#server, this.#video));
+    const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
+    for (const type of ['controls', 'stats', 'notice']) session.addEventListener(type, pass);
+    session.addEventListener('controls', () => this.#catchUp(), { once: true });
+    try {
+      const track = /** @type {MediaStreamTrack} */ (this.#track);
+      await session.connect(track, this.#wanted);
+      this.#failures = 0;
+      this.#enter('live', 'Live.');
+      throw await session.ended;
+    } catch (error) {
+      if (session === this.#session) this.#fail(/** @type {Error} */ (error));
+    }
+  }
+
+  /** The one error path: free everything, say why, try again unless that is of no use. */
+  #fail(/** @type {Error} */ error) {
+    this.#release();
+    const isFinal = !(error instanceof LiveError) || error.isFinal;
+    const { retryAfter_s, status } = /** @type {LiveError} */ (error);
+    if (status === 422 && 'prompt' in this.#wanted) {
+      this.#emit('refused', { detail: error.message });
+      delete this.#wanted.prompt;
+      this.#run();
+    } else if (isFinal) {
+      this.#enter('failed', error.message);
+    } else {
+      const pause_s = retryAfter_s ?? BACKOFF_S[Math.min(this.#failures, BACKOFF_S.length - 1)];
+      this.#failures += 1;
+      this.#retryTimer = setTimeout(() => this.retry(), pause_s * 1000);
+      const isWaiting = status === 503; // the server is there, and asks for patience
+      this.#enter(isWaiting ? this.#state : 'reconnecting', error.message, pause_s);
+    }
+  }
+
+  #release() {
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = 0;
+    const session = this.#session;
+    this.#session = null;
+    session?.close();
+  }
+
+  #pass(/** @type {CustomEvent} */ { type, detail }) {
+    if (type === 'controls') this.#accepted = detail;
+    this.#emit(type, detail);
+  }
+
+  /** Send what was set while no channel was open. */
+  #catchUp() {
+    const entries = Object.entries(this.#wanted);
+    const missed = entries.filter(([name, value]) => Reflect.get(this.#accepted, name) !== value);
+    if (missed.length === 0) return;
+    this.set(Object.fromEntries(missed)).catch((error) => {
+      this.#emit('refused', { detail: error.message });
+    });
+  }
+
+  /** After a refusal, want again what the server applies. */
+  #restore(/** @type {keyof Controls} */ name) {
+    if (name in this.#accepted) Object.assign(this.#wanted, { [name]: this.#accepted[name] });
+    else delete this.#wanted[name];
+  }
+
+  /** @param {string} type @param {object} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** @param {State} state @param {string} sentence @param {number | null} retry_in_s */
+  #enter(state, sentence, retry_in_s = null) {
+    this.#state = state;
+    this.#sentence = sentence;
+    this.#emit('state', { state, sentence, retry_in_s });
+  }
+}

@@ -1,0 +1,250 @@
+// @ts-check
+/**
+ * One session, from offer to close: one peer connection, one control channel, one URL.
+ *
+ * @typedef {import('./sdxs-live.js').Controls} Controls
+ * @typedef {import('./sdxs-live.js').ServerStats} ServerStats
+ */
+
+const GATHERING_TIMEOUT_MS = 1500;
+const FIRST_FRAME_TIMEOUT_MS = 15_000;
+const STATS_INTERVAL_MS = 500;
+const SILENCE_MS = 4000; // neither a frame nor a word for so long: the server is gone
+const STANDSTILL_MS = 15_000; // words but no frame for so long: only a new session helps
+const SLEPT_MS = 3000; // a timer so late means that the tab or the machine slept
+
+const NO_ADDRESS =
+  'This browser has no network address to offer. Connect to any network (Wi-Fi without ' +
+  'internet is enough), or start Chromium with --allow-loopback-in-peer-connection.';
+const NO_PATH =
+  'Browser and server found no way to each other. A VPN or firewall may block UDP: try ' +
+  'another network, or give the server a TURN relay.';
+
+/** Why a session cannot open or go on, in a sentence. Final: trying again is of no use. */
+export class LiveError extends Error {
+  isFinal = false;
+  retryAfter_s = /** @type {number | undefined} */ (undefined);
+  status = /** @type {number | undefined} */ (undefined);
+
+  /** @param {string} sentence @param {Partial<LiveError>} [facts] */
+  constructor(sentence, facts) {
+    super(sentence);
+    Object.assign(this, facts);
+  }
+}
+
+/** Events: `controls` (the first is the greeting), `stats`, `notice`; as in SdxsLive. */
+export class Session extends EventTarget {
+  #server;
+  #video;
+  #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  #channel = this.#pc.createDataChannel('control');
+  #life = new AbortController(); // aborted once, with the reason; everything hangs on it
+  /** @type {Map<number, {resolve: (value?: unknown) => void, reject: (error: Error) => void}>} */
+  #unanswered = new Map();
+  #lastId = 0;
+  #serverStats = /** @type {ServerStats | null} */ (null);
+  #framesDecoded = 0;
+  #decodedAt_ms = 0;
+  #heardAt_ms = 0;
+  #measuredAt_ms = 0;
+
+  /** @param {URL} server @param {HTMLVideoElement} video where the translated picture plays */
+  constructor(server, video) {
+    super();
+    this.#server = server;
+    this.#video = video;
+    this.#pc.ontrack = ({ track }) => (video.srcObject = new MediaStream([track]));
+    this.#pc.onconnectionstatechange = () => {
+      if (this.#pc.connectionState === 'failed') this.close(new LiveError(NO_PATH));
+    };
+    this.#channel.onmessage = ({ data }) => this.#hear(JSON.parse(data));
+    this.#channel.onclose = () => this.close(new LiveError('The server has ended the session.'));
+    this.#life.signal.addEventListener('abort', () => this.#pc.close());
+  }
+
+  /** The end of the session. @returns {Promise<Error>} the reason */
+  get ended() {
+    const { signal } = this.#life;
+    return new Promise((resolve) => {
+      if (signal.aborted) resolve(signal.reason);
+      signal.addEventListener('abort', () => resolve(signal.reason));
+    });
+  }
+
+  /** Free everything, here and on the server. Calling it again does nothing. */
+  close(reason = new LiveError('Stopped.')) {
+    this.#life.abort(reason);
+    this.#unanswered.forEach(({ resolve }) => resolve());
+    this.#unanswered.clear();
+  }
+
+  /**
+   * Go from nothing to the first translated frame.
+   *
+   * @param {MediaStreamTrack} track
+   * @param {Partial<Controls>} controls in force from the first frame
+   * @throws {LiveError} what stands in the way
+   */
+  async connect(track, controls) {
+    await this.#checkReady();
+    await this.#offer(track);
+    await this.#exchange(controls);
+    await this.#awaitFirstFrame();
+    this.#watch();
+  }
+
+  /** @param {MediaStreamTrack} track */
+  async replaceTrack(track) {
+    await this.#pc.getSenders()[0]?.replaceTrack(track);
+  }
+
+  /** Ask the server for a change. @param {Partial<Controls>} set @throws {Error} its refusal */
+  async set(set) {
+    if (this.#channel.readyState !== 'open') return;
+    const id = ++this.#lastId;
+    this.#channel.send(JSON.stringify({ id, set }));
+    await new Promise((resolve, reject) => this.#unanswered.set(id, { resolve, reject }));
+  }
+
+  /** @param {string} type @param {object} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** @param {string} path @param {RequestInit} [init] */
+  async #fetch(path, init) {
+    const { signal } = this.#life;
+    try {
+      return await fetch(new URL(path, this.#server), { ...init, signal });
+    } catch {
+      signal.throwIfAborted();
+      throw new LiveError(`The server at ${this.#server.host} does not answer. Is it running?`);
+    }
+  }
+
+  async #checkReady() {
+    const response = await this.#fetch('readyz', { cache: 'no-store' });
+    if (response.status === 503) throw await toError(response);
+  }
+
+  async #offer(/** @type {MediaStreamTrack} */ track) {
+    const pc = this.#pc;
+    preferVp8(pc.addTransceiver(track, { streams: [new MediaStream([track])] }));
+    await pc.setLocalDescription();
+    const isComplete = () => pc.iceGatheringState === 'complete';
+    await this.#until(pc, 'icegatheringstatechange', isComplete, GATHERING_TIMEOUT_MS);
+    if (!pc.localDescription?.sdp.includes('\na=candidate:')) throw new LiveError(NO_ADDRESS);
+  }
+
+  async #exchange(/** @type {Partial<Controls>} */ controls) {
+    const toText = (/** @type {unknown} */ value) => String(value === !!value ? +value : value);
+    const pairs = Object.entries(controls).map(([name, value]) => [name, toText(value)]);
+    const response = await this.#fetch(`sessions?${new URLSearchParams(pairs)}`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/sdp' },
+      body: this.#pc.localDescription?.sdp,
+    });
+    if (response.status !== 201) throw await toError(response);
+    const url = new URL(response.headers.get('Location') ?? '', response.url);
+    this.#life.signal.addEventListener('abort', () => {
+      // A server that is already gone needs no goodbye.
+      fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+    });
+    await this.#pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+  }
+
+  async #awaitFirstFrame() {
+    const video = this.#video;
+    const hasFrame = () => video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+    if (await this.#until(video, 'loadeddata', hasFrame, FIRST_FRAME_TIMEOUT_MS)) return;
+    const isConnected = this.#channel.readyState === 'open';
+    throw new LiveError(isConnected ? 'Connected, but the server sends no picture.' : NO_PATH);
+  }
+
+  #watch() {
+    const timer = setInterval(() => this.#measure(), STATS_INTERVAL_MS);
+    this.#life.signal.addEventListener('abort', () => clearInterval(timer));
+  }
+
+  async #measure() {
+    const report = await this.#pc.getStats();
+    if (this.#life.signal.aborted) return;
+    const now_ms = performance.now();
+    const hasSlept = document.hidden || now_ms - this.#measuredAt_ms > SLEPT_MS;
+    this.#measuredAt_ms = now_ms;
+    const decoded = countDecoded(report);
+    if (hasSlept) this.#heardAt_ms = now_ms;
+    if (hasSlept || decoded > this.#framesDecoded) this.#decodedAt_ms = now_ms;
+    this.#framesDecoded = decoded;
+    const quiet_ms = now_ms - this.#decodedAt_ms;
+    this.#emit('stats', { server: this.#serverStats, report, quiet_ms });
+    const { track } = this.#pc.getSenders()[0];
+    const isSending = track?.readyState === 'live' && !track.muted;
+    if (Math.min(quiet_ms, now_ms - this.#heardAt_ms) > SILENCE_MS) {
+      this.close(new LiveError('The server has gone silent.'));
+    } else if (isSending && quiet_ms > STANDSTILL_MS) {
+      this.close(new LiveError('The translated picture stands still.'));
+    }
+  }
+
+  /** @param {any} message what the server says on the control channel */
+  #hear(message) {
+    this.#heardAt_ms = performance.now();
+    const request = this.#unanswered.get(message.id);
+    this.#unanswered.delete(message.id);
+    if (message.type === 'stats') {
+      this.#serverStats = message;
+    } else if (message.type === 'controls') {
+      this.#emit('controls', message.controls);
+      request?.resolve();
+    } else if (message.type === 'error' && request) {
+      request.reject(new Error(message.detail));
+    } else {
+      this.#emit('notice', { level: message.level ?? 'warning', detail: message.detail });
+    }
+  }
+
+  /**
+   * Wait for an event after which `condition` holds; false when the time is over.
+   *
+   * @param {EventTarget} target @param {string} type
+   * @param {() => boolean} condition @param {number} timeout_ms
+   */
+  #until(target, type, condition, timeout_ms) {
+    const { signal } = this.#life;
+    return new Promise((resolve, reject) => {
+      const check = () => condition() && resolve(true);
+      target.addEventListener(type, check, { signal });
+      signal.addEventListener('abort', () => reject(signal.reason));
+      setTimeout(() => resolve(false), timeout_ms);
+      check();
+    });
+  }
+}
+
+/** VP8 first: it decodes a little sooner than H264 and has no colour-range trap. */
+function preferVp8(/** @type {RTCRtpTransceiver} */ transceiver) {
+  const codecs = RTCRtpReceiver.getCapabilities('video')?.codecs ?? [];
+  const isVp8 = (/** @type {{mimeType: string}} */ codec) => codec.mimeType === 'video/VP8';
+  codecs.sort((a, b) => Number(isVp8(b)) - Number(isVp8(a)));
+  transceiver.setCodecPreferences?.(codecs);
+}
+
+/** @returns {number} frames of the translated picture decoded so far */
+function countDecoded(/** @type {RTCStatsReport} */ report) {
+  const isPicture = (/** @type {any} */ e) => e.type === 'inbound-rtp' && e.kind === 'video';
+  return [.../** @type {any} */ (report).values()].find(isPicture)?.framesDecoded ?? 0;
+}
+
+/** Turn a refusal (RFC 9457 problem+json) into an error; 503 asks for patience. */
+async function toError(/** @type {Response} */ response) {
+  const { status, headers } = response;
+  const isJson = headers.get('Content-Type')?.includes('json');
+  const { detail } = isJson ? await response.json() : {};
+  return new LiveError(detail ?? `The server refuses the session (HTTP ${status}).`, {
+    isFinal: status < 500 && status !== 429,
+    retryAfter_s: Number(headers.get('Retry-After')) || (status === 503 ? 1 : undefined),
+    status,
+  });
+}

@@ -1,0 +1,247 @@
+// @ts-check
+/**
+ * What a person has set: kept in the browser, carried by the address, which wins; and the form.
+ *
+ * @typedef {import('./sdxs-live.js').Controls} Controls
+ * @typedef {{prompt: string, strength?: number, stability?: number, transition_s?: number,
+ *   seed?: number, view: string, wipe: number, mirror?: boolean, source: string,
+ *   autostart: boolean, seen: boolean}} Values
+ * @typedef {keyof Values} Name
+ */
+
+const STORAGE_KEY = 'sdxs-live';
+const ADDRESS_PAUSE_MS = 400; // Safari allows 100 changes of the address in 30 s
+const VISIT = { source: 'camera', autostart: false, seen: false };
+const DEFAULTS = { ...VISIT, prompt: '', view: 'wipe', wipe: 30 };
+/** @type {Record<Name, (text: string) => unknown>} each reads a value or throws a sentence */
+const READERS = {
+  prompt: (text) => text,
+  strength: toNumber(0, 1),
+  stability: toNumber(0, 1),
+  transition_s: toNumber(0, 10),
+  seed: toNumber(0, 2 ** 31 - 1, 'a whole number'),
+  view: toChoice('wipe', 'beside', 'hidden'),
+  wipe: toNumber(0, 100),
+  mirror: toFlag,
+  source: (text) => text,
+  autostart: toFlag,
+  seen: toFlag,
+};
+const NAMES = /** @type {Name[]} */ (Object.keys(READERS));
+const NUMBERS = /** @type {const} */ (['strength', 'stability', 'transition_s', 'seed']);
+
+/** Only what was set is kept; the rest is the server's choice. Event: `change`. */
+export class Settings extends EventTarget {
+  /** @type {string[]} sentences about what the address says wrongly; shown once */
+  problems = [];
+  /** @type {Values} */
+  #values = { ...DEFAULTS };
+  #addressTimer = 0;
+
+  constructor() {
+    super();
+    this.#read(readStorage());
+    this.#read(readAddress(), (sentence) => this.problems.push(sentence));
+    if (this.#values.source === 'file') this.#values.source = 'camera'; // a file cannot be kept
+  }
+
+  /** @returns {Readonly<Values>} */
+  get values() {
+    return this.#values;
+  }
+
+  /** What the server is asked for. @returns {Partial<Controls>} */
+  get controls() {
+    return pick(this.#values, this.#values.prompt ? ['prompt', ...NUMBERS] : [...NUMBERS]);
+  }
+
+  /** The address that carries everything but what is this device's own. */
+  get link() {
+    const { wipe, seen, source, ...rest } = this.#values;
+    const texts = toTexts({ ...rest, source: source.replace(/^camera:.*/s, 'camera') });
+    const search = new URLSearchParams(texts).toString();
+    return location.origin + location.pathname + (search && `?${search}`);
+  }
+
+  /** Take changes, keep them and tell. @param {Partial<Values>} changes */
+  set(changes) {
+    const isNew = (/** @type {Name} */ name) =>
+      changes[name] !== undefined && changes[name] !== this.#values[name];
+    const names = NAMES.filter(isNew);
+    if (names.length === 0) return;
+    Object.assign(this.#values, pick(changes, names));
+    const { autostart, ...kept } = this.#values; // a link's wish, for this visit
+    writeStorage(toTexts(kept));
+    this.#writeAddress();
+    this.dispatchEvent(new Event('change'));
+  }
+
+  #writeAddress() {
+    if (this.#addressTimer || location.href === this.link) return;
+    history.replaceState(null, '', this.link);
+    this.#addressTimer = setTimeout(() => {
+      this.#addressTimer = 0;
+      this.#writeAddress();
+    }, ADDRESS_PAUSE_MS);
+  }
+
+  /** @param {Record<string, string>} texts @param {(sentence: string) => void} [complain] */
+  #read(texts, complain) {
+    for (const name of NAMES.filter((known) => known in texts)) {
+      try {
+        Object.assign(this.#values, { [name]: READERS[name](texts[name]) });
+      } catch (error) {
+        complain?.(`The address is wrong: ${name} ${/** @type {Error} */ (error).message}.`);
+      }
+    }
+  }
+}
+
+/** The prompt and the sliders. They show what the server applies, and why it refused. */
+export class ControlForm {
+  #root;
+  #send;
+  #shown = /** @type {Partial<Controls>} */ ({});
+  #waiting = /** @type {Partial<Controls>} */ ({}); // changed while others were under way
+  #isSending = false;
+
+  /**
+   * @param {Document} root holds the ids of index.html
+   * @param {(set: Partial<Controls>) => Promise<void>} send rejected with the server's sentence
+   */
+  constructor(root, send) {
+    this.#root = root;
+    this.#send = send;
+    for (const name of NUMBERS) {
+      const input = this.#input(name);
+      input.addEventListener('input', () => {
+        this.#label(input);
+        if (input.validity.valid && input.value) this.change({ [name]: input.valueAsNumber });
+      });
+    }
+    const prompt = this.#input('prompt');
+    prompt.form?.addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.change({ prompt: prompt.value.trim() });
+    });
+    prompt.addEventListener('keydown', ({ key }) => key === 'Escape' && this.refuse(''));
+  }
+
+  /** Show what is in force, except what is being changed. @param {Partial<Controls>} controls */
+  update(controls) {
+    Object.assign(this.#shown, controls);
+    if (!this.#isSending) this.#show();
+  }
+
+  /** Ask for a change; one request at a time, and what comes meanwhile goes together. */
+  async change(/** @type {Partial<Controls>} */ set) {
+    Object.assign(this.#waiting, set);
+    if (this.#isSending) return;
+    this.#isSending = true;
+    while (Object.keys(this.#waiting).length > 0) {
+      const next = this.#waiting;
+      this.#waiting = {};
+      try {
+        await this.#send(next);
+        Object.assign(this.#shown, next);
+        if ('prompt' in next) this.#complain('');
+      } catch (error) {
+        this.#complain(/** @type {Error} */ (error).message);
+      }
+    }
+    this.#isSending = false;
+    this.#show();
+  }
+
+  /** Put a refusal beside the prompt, which stays to be mended; '' takes both back. */
+  refuse(sentence = '') {
+    this.#complain(sentence);
+    this.#show();
+  }
+
+  #complain(sentence = '') {
+    const error = /** @type {HTMLElement} */ (this.#root.getElementById('prompt-error'));
+    error.textContent = sentence;
+    error.hidden = !sentence;
+    this.#input('prompt').ariaInvalid = String(Boolean(sentence));
+  }
+
+  #show() {
+    for (const name of NUMBERS) {
+      const input = this.#input(name);
+      input.valueAsNumber = this.#shown[name] ?? input.valueAsNumber;
+      this.#label(input);
+    }
+    const prompt = this.#input('prompt');
+    if (prompt.ariaInvalid !== 'true') prompt.value = this.#shown.prompt ?? '';
+  }
+
+  /** Write a slider's value beside it. @param {HTMLInputElement} input */
+  #label({ id, valueAsNumber: value, nextElementSibling: output }) {
+    const text = id.endsWith('_s') ? `${value.toFixed(1)} s` : `${(value * 100).toFixed()} %`;
+    if (output instanceof HTMLOutputElement) output.value = text;
+  }
+
+  #input(/** @type {string} */ id) {
+    return /** @type {HTMLInputElement} */ (this.#root.getElementById(id));
+  }
+}
+
+/** @param {number} low @param {number} high @param {string} [kind] */
+function toNumber(low, high, kind = 'a number') {
+  return (/** @type {string} */ text) => {
+    const value = Number(text);
+    const isKind = text.trim() !== '' && (kind === 'a number' || Number.isInteger(value));
+    if (isKind && value >= low && value <= high) return value;
+    throw new RangeError(`must be ${kind} from ${low} to ${high} (got "${text}")`);
+  };
+}
+
+/** @param {string[]} choices */
+function toChoice(...choices) {
+  return (/** @type {string} */ text) => {
+    if (choices.includes(text)) return text;
+    throw new RangeError(`must be one of ${choices.join(', ')} (got "${text}")`);
+  };
+}
+
+function toFlag(text = '') {
+  return toChoice('0', '1')(text) === '1';
+}
+
+/** Write what is not the default, as READERS read it. @param {object} values */
+function toTexts(values) {
+  const isSet = (/** @type {[string, unknown]} */ [name, value]) =>
+    value !== undefined && value !== Reflect.get(DEFAULTS, name);
+  const toText = (/** @type {unknown} */ value) => String(value === !!value ? +value : value);
+  const entries = Object.entries(values).filter(isSet);
+  return Object.fromEntries(entries.map(([name, value]) => [name, toText(value)]));
+}
+
+/** @param {Record<string, any>} values @param {string[]} names */
+function pick(values, names) {
+  const isSet = (/** @type {string} */ name) => values[name] !== undefined;
+  return Object.fromEntries(names.filter(isSet).map((name) => [name, values[name]]));
+}
+
+function readAddress() {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  return Object.fromEntries([...new URLSearchParams(location.search), ...hash]);
+}
+
+/** @returns {Record<string, string>} */
+function readStorage() {
+  try {
+    return JSON.parse(localStorage.getItem(STORAGE_KEY) ?? '{}');
+  } catch {
+    return {}; // storage is forbidden here, or holds something else's text
+  }
+}
+
+function writeStorage(/** @type {object} */ texts) {
+  try {
+    localStorage.setItem(STORAGE_KEY, JSON.stringify(texts));
+  } catch {
+    // Storage is forbidden or full; the address carries the settings all the same.
+  }
+}
