@@ -17,7 +17,7 @@ MIN_BITRATE_BPS = 100_000
 DEFAULT_CAP_BPS = 4_000_000
 
 # Below this share of a size's full bit rate, a smaller and sharper picture is the better one.
-MIN_SHARE = 0.45
+MIN_SHARE = 0.35
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 # One step up may not ask for more than an estimate can show: receivers cap it at 1.5 times

@@ -49,6 +49,7 @@ class NumberedTrack(MediaStreamTrack):
         self._rate_hz = rate_hz
         self._number = 0
         self._start_s: float | None = None
+        self._waiting: list[tuple[int, asyncio.Event]] = []
         rng = np.random.default_rng(0)
         ramp = np.linspace(16, 200, width, dtype=np.uint8)[None].repeat(height * 3 // 2, 0)
         self._images = [ramp + rng.integers(0, 30, ramp.shape, dtype=np.uint8) for _ in range(4)]
@@ -67,7 +68,16 @@ class NumberedTrack(MediaStreamTrack):
         frame.time_base = VIDEO_TIME_BASE
         self.made_s[self._number] = time.perf_counter()
         self._number += 1
+        for number, event in self._waiting:
+            if number <= self._number:
+                event.set()
         return frame
+
+    async def reach(self, number: int) -> None:
+        """Wait until so many frames are made."""
+        event = asyncio.Event()
+        self._waiting.append((number, event))
+        await asyncio.wait_for(event.wait(), DEADLINE_S)
 
 
 @dataclass

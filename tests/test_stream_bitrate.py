@@ -1,0 +1,140 @@
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+
+from stream.bitrate import (
+    DEFAULT_CAP_BPS,
+    MIN_BITRATE_BPS,
+    MIN_CHANGE_INTERVAL_S,
+    EncoderPlan,
+    RateControl,
+    full_bitrate_bps,
+)
+
+RATE_HZ = 30
+
+
+@dataclass
+class Drive:
+    """A rate control, fed with frames that cost what the plan allows, or a share of it."""
+
+    width: int = 1280
+    height: int = 720
+    demand: float = 1.0
+    """Share of the planned bit rate that the picture really takes."""
+    rate_hz: float = RATE_HZ
+    control: RateControl = field(default_factory=RateControl)
+    now_s: float = 100.0
+    changes: list[tuple[float, EncoderPlan]] = field(default_factory=list)
+
+    def run(self, duration_s: float, estimate_bps: float | None = None) -> EncoderPlan:
+        """Encode for a while, with one estimate from the receiver or none."""
+        end_s = self.now_s + duration_s
+        while self.now_s < end_s:
+            if estimate_bps is not None:
+                self.control.estimate_bps = int(estimate_bps)
+            plan = self.control.plan(self.width, self.height, self.now_s, self.now_s)
+            if not self.changes or self.changes[-1][1] != plan:
+                self.changes.append((self.now_s, plan))
+            self.control.output.add(
+                int(self.demand * plan.bitrate_bps / 8 / self.rate_hz), self.now_s
+            )
+            self.now_s += 1 / self.rate_hz
+        return plan
+
+
+def test_bit_rates_follow_the_size() -> None:
+    """720p gets 2.5 Mb/s, smaller pictures more bits a pixel, none more than the cap."""
+    cap_bps = DEFAULT_CAP_BPS
+    assert full_bitrate_bps(1280, 720, cap_bps) == 2_500_000
+    assert full_bitrate_bps(640, 480, cap_bps) == pytest.approx(1_100_000, rel=0.01)
+    assert full_bitrate_bps(3840, 2160, cap_bps) == cap_bps
+    assert full_bitrate_bps(16, 16, cap_bps) == MIN_BITRATE_BPS
+    assert full_bitrate_bps(1280, 720, 1_000_000) == 1_000_000
+
+
+def test_without_an_estimate_the_full_rate_is_used() -> None:
+    """Until the receiver says something, nothing is held back and nothing changes."""
+    drive = Drive()
+    assert drive.run(10) == EncoderPlan(1280, 720, 2_500_000, 30)
+    assert len(drive.changes) == 1
+
+
+@pytest.mark.parametrize("wobble", [(2.4e6, 2.9e6), (2.3e6, 9e6)])
+def test_a_wobbling_estimate_changes_nothing(wobble: tuple[float, float]) -> None:
+    """An estimate that swings around the bit rate never opens a new encoder."""
+    drive = Drive()
+    for turn in range(40):
+        drive.run(0.5, wobble[turn % 2])
+    assert len(drive.changes) == 1
+
+
+def test_a_falling_estimate_is_followed_at_once_but_not_too_often() -> None:
+    """One step down takes the bit rate below the estimate; the next waits its time."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    drive.run(1.2, 1.5e6)
+    assert drive.changes[-1][1].bitrate_bps <= 1.5e6
+    for estimate_bps in (1.2e6, 9e5, 6e5, 3e5):
+        drive.run(0.8, estimate_bps)
+    drive.run(5, 3e5)
+    assert drive.changes[-1][1].bitrate_bps <= 3e5
+    times_s = [at_s for at_s, _ in drive.changes]
+    assert all(b - a >= MIN_CHANGE_INTERVAL_S - 1e-9 for a, b in pairwise(times_s))
+
+
+def test_the_picture_gets_smaller_before_it_breaks_up() -> None:
+    """What a large picture cannot live on is given to a smaller one, and back again."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    poor = drive.run(6, 4e5)
+    assert poor.bitrate_bps <= 4e5
+    assert (poor.width, poor.height) == (640, 360)
+    poorest = drive.run(6, 5e4)
+    assert (poorest.width, poorest.height) == (320, 180)
+    assert poorest.bitrate_bps == MIN_BITRATE_BPS
+    rich = drive.run(120, 9e6)
+    assert rich == EncoderPlan(1280, 720, 2_500_000, 30)
+
+
+def test_it_rises_with_an_estimate_that_follows_what_is_sent() -> None:
+    """Receivers say at most 1.5 times what arrives; that suffices to come back."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    drive.run(4, 5e5)
+    for _ in range(300):
+        drive.run(0.5, 1.45 * (drive.control.output.bitrate_bps or 3e5))
+    assert drive.changes[-1][1].bitrate_bps == 2_500_000
+
+
+def test_an_easy_picture_is_not_taken_for_a_poor_network() -> None:
+    """A still scene keeps the estimate low; its size stays, and so does its quality."""
+    drive = Drive(demand=0.2)
+    for _ in range(40):
+        drive.run(0.5, 1.5 * (drive.control.output.bitrate_bps or 5e5))
+    assert len(drive.changes) == 1
+
+
+def test_another_camera_size_counts_at_once() -> None:
+    """The frames' own size is never wrong, however lately it changed."""
+    drive = Drive()
+    drive.run(0.5)
+    drive.width, drive.height = 640, 480
+    plan = drive.run(0.1)
+    assert (plan.width, plan.height) == (640, 480)
+    assert plan.bitrate_bps < 2_500_000
+
+
+@pytest.mark.parametrize(("rate_hz", "expected"), [(14.0, 15), (60.0, 60), (24.0, 30)])
+def test_a_lasting_frame_rate_is_followed(rate_hz: float, expected: int) -> None:
+    """An encoder that expects 30 frames a second gives 15 half of their bits."""
+    drive = Drive(rate_hz=rate_hz)
+    assert drive.run(15).frame_rate_hz == expected
+    assert len(drive.changes) <= 2
+
+
+def test_odd_sizes_become_even() -> None:
+    """Half a chroma sample cannot be encoded."""
+    plan = Drive(width=641, height=359).run(0.1)
+    assert (plan.width % 2, plan.height % 2) == (0, 0)

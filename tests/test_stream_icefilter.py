@@ -1,0 +1,94 @@
+import asyncio
+import socket
+from typing import Any
+
+import aioice.ice
+import pytest
+from rtp_peers import connect
+
+from stream import rtp
+from stream.corrections import Corrections
+from stream.icefilter import MAX_QUEUED_DATAGRAMS, FilteredConnection
+
+STRANGER = ("192.0.2.7", 4000)
+MEDIA = b"\x80" + bytes(40)
+HANDSHAKE = b"\x16\xfe\xfd" + bytes(40)
+
+
+def connection_of(receiver: Any) -> Any:
+    return receiver.transport.transport._connection
+
+
+async def test_only_the_peer_that_proved_itself_is_heard() -> None:
+    """Media and handshakes from another address are counted and dropped."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(2)
+            connection = connection_of(pair.receiver)
+            (nominated,) = connection._nominated.values()
+            protocol, peer = nominated.protocol, nominated.remote_addr
+            assert isinstance(connection, FilteredConnection)
+            assert peer in connection.validated_addresses
+            before = connection.refused_datagrams
+            for data in (MEDIA, HANDSHAKE, b"\xff" * 9, b"\x00\x01junk", b""):
+                protocol.datagram_received(data, STRANGER)
+            protocol.datagram_received(MEDIA, (peer[0], peer[1] ^ 1))
+            assert connection.refused_datagrams == before + 6
+            assert connection._queue.empty()
+            protocol.datagram_received(MEDIA, peer)
+            assert connection._queue.qsize() == 1
+            await pair.receive(4)
+
+
+async def test_a_wrong_password_proves_nothing() -> None:
+    """A connectivity check that fails its check leaves its sender a stranger."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            protocol = next(iter(connection._nominated.values())).protocol
+            request = aioice.stun.Message(
+                message_method=aioice.stun.Method.BINDING,
+                message_class=aioice.stun.Class.REQUEST,
+            )
+            request.attributes["USERNAME"] = f"{connection.local_username}:x"
+            request.attributes["PRIORITY"] = 1
+            request.add_message_integrity(b"guess")
+            protocol.datagram_received(bytes(request), STRANGER)
+            assert STRANGER not in connection.validated_addresses
+
+
+async def test_a_flood_has_a_bound() -> None:
+    """Nobody, not even the peer, fills the memory while the loop is busy."""
+    connection = FilteredConnection(ice_controlling=False)
+    for _ in range(3 * MAX_QUEUED_DATAGRAMS):
+        connection.data_received(MEDIA, 1)
+    assert connection._queue.qsize() == MAX_QUEUED_DATAGRAMS
+    assert connection.refused_datagrams == 2 * MAX_QUEUED_DATAGRAMS
+    await connection.close()
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+async def test_over_the_wire_and_switched_off(is_on: bool) -> None:
+    """A real socket's datagram is dropped; without the correction it reaches aiortc."""
+    corrections = Corrections() if is_on else Corrections().without("address-filter")
+    with rtp.installed(corrections):
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            protocol = next(iter(connection._nominated.values())).protocol
+            address = protocol.transport.get_extra_info("sockname")
+            heard = asyncio.Event()
+            received, datagram_received = [], protocol.datagram_received
+            connection.data_received = lambda data, component: received.append(data)
+
+            def note(data: bytes, addr: tuple[Any, ...]) -> None:
+                datagram_received(data, addr)
+                if data == HANDSHAKE:
+                    heard.set()
+
+            protocol.datagram_received = note
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(HANDSHAKE, address[:2])
+                await asyncio.wait_for(heard.wait(), 5)
+            assert (HANDSHAKE in received) != is_on
