@@ -39,7 +39,7 @@ class EngineThread:
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
         self._is_swapping = False
-        self._loaded = asyncio.Event()
+        self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -54,8 +54,11 @@ class EngineThread:
         self._launch(self._factory)
 
     async def loaded(self) -> EngineStatus:
-        """Wait until the first engine is built, or could not be, and return the state."""
-        await self._loaded.wait()
+        """Wait until the engine is built, or could not be, and return the state."""
+        while self._status.state is EngineState.LOADING:
+            # A state is reported before it is posted: no news is missed in between.
+            self._news.clear()
+            await self._news.wait()
         return self._status
 
     async def swap(self, factory: EngineFactory) -> None:
@@ -167,8 +170,7 @@ class EngineThread:
 
     def _report(self, status: EngineStatus) -> None:
         self._status = status
-        if status.state is not EngineState.LOADING:
-            self._post(self._loaded.set)
+        self._post(self._news.set)
 
     def _post(self, callback: Callable[..., None], *args: object) -> None:
         assert self._loop is not None, "start() comes first"

@@ -12,7 +12,6 @@ from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
-    RTCPeerConnection,
     RTCSessionDescription,
 )
 from aiortc.exceptions import InternalError, OperationError
@@ -27,6 +26,7 @@ from stream.controls import Changes, Controls
 from stream.errors import OfferRefused, PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.latest import Latest
+from stream.peerconnection import PeerConnection
 from stream.rtp import on_sent, received, shape_answer
 from stream.scheduler import EngineThread
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
@@ -70,7 +70,7 @@ class Session:
         self._engine = engine
         self._state = SessionState.NEW
         # iceServers=None would mean a public STUN server.
-        self._peer_connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._peer_connection = PeerConnection(RTCConfiguration(iceServers=[]))
         self._channel = ControlChannel()
         self._feed = Feed(self, controls)
         self._outbox: Latest[Finished] = Latest()

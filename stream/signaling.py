@@ -22,6 +22,7 @@ MAX_CANDIDATES = 64
 MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
 CODECS = {"video": ("VP8", "H264"), "audio": ("opus", "G722", "PCMU", "PCMA")}
 
+_DIRECTIONS = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
 # What aiortc's parser raises on a malformed line.
 _PARSE_ERRORS = (
     ArithmeticError,
@@ -68,8 +69,7 @@ def check_offer(body: bytes, content_type: str, direction: str = "sendrecv") -> 
     for media in description.media:
         _check_transport(media)
     _check_media(description.media, direction)
-    # RFC 8866, section 6.7: a section without a direction is sendrecv.
-    return cleaned if all(media.direction for media in description.media) else _direct(cleaned)
+    return _direct(cleaned)
 
 
 def parse_fragment(body: bytes, content_type: str) -> Fragment:
@@ -188,14 +188,13 @@ def _check_codecs(media: MediaDescription) -> None:
 
 
 def _direct(offer: str) -> str:
-    """Write ``a=sendrecv`` into each media section that leaves it out; aiortc needs it."""
-    head, *sections = offer.split("\r\nm=")
+    """Write out the direction of a section that has none: sendrecv (RFC 8866, section 6.7)."""
+    head, *sections = offer.removesuffix("\r\n").split("\r\nm=")
     for index, section in enumerate(sections):
-        lines = section.split("\r\n")
-        if not {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}.intersection(lines):
-            lines.insert(len(lines) - (index == len(sections) - 1), "a=sendrecv")
-            sections[index] = "\r\n".join(lines)
-    return "\r\nm=".join([head, *sections])
+        kind = section.partition(" ")[0]
+        if kind in CODECS and not _DIRECTIONS.intersection(section.split("\r\n")):
+            sections[index] = f"{section}\r\na=sendrecv"
+    return "\r\nm=".join([head, *sections]) + "\r\n"
 
 
 def _shown(text: str) -> str:

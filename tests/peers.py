@@ -14,7 +14,6 @@ from aiohttp.test_utils import TestServer
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
-    RTCPeerConnection,
     RTCSessionDescription,
     VideoStreamTrack,
 )
@@ -22,6 +21,7 @@ from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
 from stream.config import ServerConfig
+from stream.peerconnection import PeerConnection
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE, SESSIONS
 from stream.scheduler import EngineThread
@@ -64,7 +64,7 @@ class Peer:
         self.http = http
         self.base = base
         self.camera = Camera(paint)
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pc = PeerConnection(RTCConfiguration(iceServers=[]))
         self.channel: RTCDataChannel = self.pc.createDataChannel("control")
         self.messages: list[dict[str, Any]] = []
         self.frames: list[VideoFrame] = []
@@ -127,7 +127,9 @@ class Peer:
     async def close(self) -> None:
         await self.pc.close()
         if self._receiving is not None:
-            await self._receiving
+            # aiortc does not end the track of a connection that never came about.
+            self._receiving.cancel()
+            await asyncio.wait([self._receiving])
 
     def _on_track(self, track: Any) -> None:
         self._receiving = asyncio.create_task(self._receive(track))

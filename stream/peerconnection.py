@@ -1,0 +1,38 @@
+"""aiortc's peer connection, with a close that leaves nothing behind.
+
+aiortc connects in tasks that it does not keep. When a connection is closed while it comes
+about, such a task goes on: it starts a sender, a receiver and its decoder's thread, which
+nobody stops any more, and aioice goes on asking for consent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiortc import RTCConfiguration, RTCPeerConnection
+
+
+class PeerConnection(RTCPeerConnection):  # type: ignore[misc]  # aiortc is seen as untyped
+    """Ends its attempts to connect before it frees what they use."""
+
+    def __init__(self, configuration: RTCConfiguration) -> None:
+        self._connecting: set[asyncio.Task[None]] = set()
+        super().__init__(configuration)
+
+    async def close(self) -> None:
+        """Free everything. A second caller waits for the first."""
+        connecting = self._connecting - {asyncio.current_task()}
+        for task in connecting:
+            task.cancel()
+        if connecting:
+            await asyncio.wait(connecting)
+        await super().close()
+
+    async def _RTCPeerConnection__connect(self) -> None:  # noqa: N802 - aiortc's private name
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting.add(task)
+        try:
+            await super()._RTCPeerConnection__connect()
+        finally:
+            self._connecting.discard(task)

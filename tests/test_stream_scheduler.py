@@ -1,0 +1,253 @@
+"""The engine's thread, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from av import VideoFrame
+from engines import TRANSFORMS, ColourEngine, FailingEngine, GatedEngine, transform
+
+from pipeline.engines import Settings, Size
+from pipeline.errors import CheckpointError, EngineError
+from stream.controls import Controls
+from stream.errors import ControlRefused, EngineNotReady
+from stream.feed import ArrivedFrame, Feed, Finished
+from stream.renderer import EngineFactory
+from stream.scheduler import EngineThread
+from stream.stats import Metrics
+from stream.status import EngineState
+
+COLOUR = (200, 120, 40)
+
+
+class Owner:
+    """Keeps what its feed gets."""
+
+    def __init__(self, engine: EngineThread, controls: Controls) -> None:
+        self.engine = engine
+        self.feed = Feed(self, controls)
+        self.finished: asyncio.Queue[Finished] = asyncio.Queue(100)
+        self.notices: list[str] = []
+        self.replaced: list[tuple[str, str]] = []
+        self.number = 0
+        engine.attach(self.feed)
+
+    def deliver(self, finished: Finished) -> None:
+        self.finished.put_nowait(finished)
+
+    def notice(self, level: str, detail: str) -> None:
+        self.notices.append(detail)
+
+    def prompt_replaced(self, asked: str, used: str) -> None:
+        self.replaced.append((asked, used))
+
+    def submit(self) -> bool:
+        frame = VideoFrame.from_numpy_buffer(np.full((48, 64, 3), COLOUR, np.uint8), "rgb24")
+        frame.pts, frame.time_base = 3000 * self.number, Fraction(1, 90000)
+        self.number += 1
+        return self.engine.submit(self.feed, ArrivedFrame(frame, self.number, time.perf_counter()))
+
+    async def next(self) -> Finished:
+        async with asyncio.timeout(10):
+            return await self.finished.get()
+
+    async def render(self) -> np.ndarray:
+        """Send one frame through the engine and return its colour."""
+        assert self.submit()
+        return colour_of((await self.next()).frame)
+
+
+def colour_of(frame: VideoFrame) -> np.ndarray:
+    return frame.reformat(format="rgb24").to_ndarray()[24, 32].astype(int)
+
+
+def close_to(colour: np.ndarray, prompt: str, strength: float = 1.0) -> bool:
+    image = np.full((1, 1, 3), COLOUR, np.uint8)
+    wanted = transform(image, TRANSFORMS[prompt], strength)[0, 0].astype(int)
+    return bool(np.abs(colour - wanted).max() <= 6)
+
+
+@asynccontextmanager
+async def running(factory: EngineFactory) -> AsyncIterator[EngineThread]:
+    engine = EngineThread(factory, Metrics())
+    engine.start()
+    try:
+        await engine.loaded()
+        yield engine
+    finally:
+        await engine.close()
+        await engine.close()
+        assert engine.status.state is EngineState.CLOSED
+        assert "engine" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_engine_lives_in_one_thread() -> None:
+    """An engine is built, used and closed in its own thread, not in the loop's."""
+    built: list[ColourEngine] = []
+
+    def build() -> ColourEngine:
+        built.append(ColourEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        owner = Owner(engine, Controls())
+        assert close_to(await owner.render(), "invert")
+        assert owner.replaced == [("", "invert")]
+    assert built[0].is_closed
+    assert built[0].thread != threading.get_ident()
+
+
+async def test_sessions_share_a_batch_with_their_own_settings() -> None:
+    """Frames that wait together are one batch; each has its own prompt and strength."""
+    built: list[GatedEngine] = []
+
+    def build() -> GatedEngine:
+        built.append(GatedEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        (gated,) = built
+        owners = [
+            Owner(engine, Controls(prompt, strength))
+            for prompt, strength in (("invert", 1.0), ("swap", 0.5), ("grey", 0.2))
+        ]
+        owners[0].submit()
+        assert await asyncio.to_thread(gated.entered.acquire, timeout=10)
+        for owner in owners:
+            owner.submit()
+        gated.gate.release(2)
+        await owners[0].next()
+        for owner in owners:
+            controls = owner.feed.controls
+            colour = colour_of((await owner.next()).frame)
+            assert close_to(colour, controls.prompt, controls.strength)
+        assert gated.batches == [1, 3]
+
+
+async def test_changes_apply_between_frames() -> None:
+    """A change made while a frame is in the engine does not touch that frame."""
+    built: list[GatedEngine] = []
+
+    def build() -> GatedEngine:
+        built.append(GatedEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        (gated,) = built
+        owner = Owner(engine, Controls("invert"))
+        owner.submit()
+        assert await asyncio.to_thread(gated.entered.acquire, timeout=10)
+        owner.feed.controls = Controls("swap", 0.5, transition_s=0)
+        owner.submit()
+        gated.gate.release(2)
+        assert close_to(colour_of((await owner.next()).frame), "invert", 1.0)
+        assert close_to(colour_of((await owner.next()).frame), "swap", 0.5)
+
+
+async def test_unknown_prompt_keeps_the_old_style() -> None:
+    """Who asks for an unknown style is told; the old style stays on the frames."""
+    async with running(ColourEngine) as engine:
+        owner = Owner(engine, Controls("swap", transition_s=0))
+        assert close_to(await owner.render(), "swap")
+        with pytest.raises(ControlRefused, match="invert and swap"):
+            await engine.check_prompt("cubism")
+        owner.feed.controls = Controls("cubism", transition_s=0)
+        assert close_to(await owner.render(), "swap")
+        assert close_to(await owner.render(), "swap")
+        assert owner.replaced == [("cubism", "swap")]
+        assert len(owner.notices) == 1
+
+
+async def test_model_that_cannot_be_loaded_is_told() -> None:
+    """Without a model, the state says why, and frames go past the engine."""
+
+    def broken() -> ColourEngine:
+        raise CheckpointError("the weights are cut off")
+
+    async with running(broken) as engine:
+        assert engine.status.state is EngineState.FAILED
+        assert engine.status.detail == "the weights are cut off"
+        assert not Owner(engine, Controls()).submit()
+        with pytest.raises(EngineNotReady, match="cut off"):
+            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), "", Settings())
+
+
+async def test_unexpected_error_while_loading_is_told() -> None:
+    """Whatever a factory raises becomes a state, not a dead thread."""
+
+    def broken() -> ColourEngine:
+        raise MemoryError("no memory")
+
+    async with running(broken) as engine:
+        assert engine.status.state is EngineState.FAILED
+        assert "no memory" in engine.status.detail
+
+
+async def test_failed_engine_gives_the_camera_and_is_built_again() -> None:
+    """After an EngineError the frame comes back as it was, and a new engine takes over."""
+    built: list[ColourEngine] = []
+
+    def build() -> ColourEngine:
+        first = not built
+        built.append(FailingEngine(lambda _: first))
+        return built[-1]
+
+    async with running(build) as engine:
+        owner = Owner(engine, Controls("invert"))
+        assert owner.submit()
+        handed_back = await owner.next()
+        assert not handed_back.is_translated
+        assert np.abs(colour_of(handed_back.frame) - COLOUR).max() <= 6
+        async with asyncio.timeout(10):
+            while not owner.submit():
+                await engine.loaded()
+        assert close_to(colour_of((await owner.next()).frame), "invert")
+        assert "bus" in owner.notices[0]
+        assert [engine.is_closed for engine in built] == [True, False]
+
+
+async def test_picture_is_translated_beside_the_stream() -> None:
+    """One picture is translated at the size at which it lies in the engine's image."""
+    async with running(lambda: ColourEngine(Size(64, 64))) as engine:
+        picture = VideoFrame.from_numpy_buffer(np.full((90, 160, 3), COLOUR, np.uint8), "rgb24")
+        result = await engine.translate_picture(picture, "swap", Settings(strength=0.5))
+        assert (result.width, result.height) == (64, 36)
+        image = result.to_ndarray()
+        assert np.abs(image.astype(int) - (120, 120, 120)).max() <= 6
+        with pytest.raises(ControlRefused, match="cubism"):
+            await engine.translate_picture(picture, "cubism", Settings())
+
+
+async def test_picture_that_breaks_the_engine_is_answered() -> None:
+    """An engine that fails on a picture is an error for who asked."""
+    async with running(lambda: FailingEngine(lambda _: True, EngineError("no card"))) as engine:
+        with pytest.raises(EngineNotReady, match="no card"):
+            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), "", Settings())
+
+
+async def test_close_answers_who_waits() -> None:
+    """A request that waits when everything is closed is answered, not forgotten."""
+    built: list[GatedEngine] = []
+
+    def build() -> GatedEngine:
+        built.append(GatedEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        owner = Owner(engine, Controls())
+        owner.submit()
+        assert await asyncio.to_thread(built[0].entered.acquire, timeout=10)
+        question = asyncio.create_task(engine.check_prompt("swap"))
+        await asyncio.sleep(0)  # let the question be asked
+        closing = asyncio.create_task(engine.close())
+        with pytest.raises(EngineNotReady, match="stopping"):
+            await question
+        built[0].gate.release()
+        await closing

@@ -1,0 +1,341 @@
+"""The server's routes, refusals, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import threading
+import zlib
+from collections.abc import AsyncIterator
+
+import cv2
+import numpy as np
+import pytest
+from aiohttp import ClientSession
+from engines import TRANSFORMS, ColourEngine, transform
+from peers import DEADLINE_S, Serving, flat, serving
+from test_stream_signaling import make_offer
+
+from pipeline.engines import Size
+from pipeline.errors import CheckpointError
+from stream.config import ModelEntry, ServerConfig
+from stream.errors import AddressRefused, ConfigRefused
+from stream.server import bind, serve
+
+COLOUR = (200, 120, 40)
+SDP = {"Content-Type": "application/sdp"}
+MODELS = (ModelEntry("colours", "Colours", "none", 0.1, "running"),)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Serving]:
+    config = ServerConfig(max_sessions=1)
+    async with serving(lambda: ColourEngine(Size(64, 64)), config, models=MODELS) as serving_:
+        yield serving_
+
+
+def picture(size: tuple[int, int] = (160, 90), ending: str = ".png") -> bytes:
+    image = np.full((size[1], size[0], 3), COLOUR[::-1], np.uint8)
+    return bytes(cv2.imencode(ending, image)[1])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a PNG of a few bytes that claims many pixels."""
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+    chunk = (len(header) - 4).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+async def problem(response: object) -> dict[str, object]:
+    """Check that a response is problem details and return them."""
+    assert response.content_type == "application/problem+json"
+    body = await response.json()
+    assert body.keys() == {"type", "title", "status", "detail"}
+    assert body["status"] == response.status
+    return body
+
+
+async def test_lists_and_states(server: Serving) -> None:
+    """Styles, models, health and readiness are told as JSON."""
+    expected = {
+        "/api/styles": {
+            "styles": [
+                {"name": "invert", "synonyms": ["negative"]},
+                {"name": "swap", "synonyms": []},
+                {"name": "grey", "synonyms": ["gray"]},
+                {"name": "same", "synonyms": []},
+            ]
+        },
+        "/api/models": {
+            "models": [
+                {
+                    "name": "colours",
+                    "title": "Colours",
+                    "licence": "none",
+                    "size_mb": 0.1,
+                    "state": "running",
+                    "detail": "",
+                }
+            ]
+        },
+        "/healthz": {"status": "ok"},
+        "/readyz": {
+            "status": "ready",
+            "engine": {"name": "colour", "device": "test", "model": "colours", "size": "64x64"},
+        },
+    }
+    for path, body in expected.items():
+        async with server.http.get(server.base + path) as response:
+            assert (response.status, await response.json()) == (200, body)
+
+
+async def test_ready_tells_loading_and_failure() -> None:
+    """While the model loads, and when it cannot be loaded, /readyz is 503 and says so."""
+    gate = threading.Event()
+
+    def load() -> ColourEngine:
+        assert gate.wait(DEADLINE_S)
+        raise CheckpointError("the weights are cut off")
+
+    async with serving(load, wait=False) as server:
+        async with server.http.get(server.base + "/readyz") as response:
+            assert response.status == 503
+            assert (await response.json())["status"] == "loading"
+        gate.set()
+        await server.engine.loaded()
+        async with server.http.get(server.base + "/readyz") as response:
+            assert response.status == 503
+            assert await response.json() == {
+                "status": "failed",
+                "detail": "the weights are cut off",
+            }
+
+
+async def test_metrics_count_frames(server: Serving) -> None:
+    """Prometheus sees sessions and frames."""
+    peer = await server.connect(flat(COLOUR))
+    await peer.until_frames(3)
+    async with server.http.get(server.base + "/metrics") as response:
+        text = await response.text()
+    assert "stream_sessions 1.0" in text
+    assert 'stream_stage_seconds_count{stage="translate"}' in text
+    out = next(line for line in text.splitlines() if 'stream_frames_total{direction="out"}' in line)
+    assert float(out.rpartition(" ")[2]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "query", "status"),
+    [
+        (b"hello", SDP, "", 400),
+        (b"x" * 40_000, SDP, "", 413),
+        (b"v=0\r\n", SDP, "", 422),
+        (b"v=0\r\n", {"Content-Type": "text/plain"}, "", 415),
+        (None, SDP, "?strength=2", 422),
+        (None, SDP, "?prompt=cubism", 422),
+        (None, SDP, "?speed=1", 422),
+    ],
+)
+async def test_bad_offer_is_a_problem(
+    server: Serving, body: bytes | None, headers: dict[str, str], query: str, status: int
+) -> None:
+    """A bad offer is answered with problem details and leaves no session."""
+    if body is None:
+        body = (await make_offer()).encode()
+    url = f"{server.base}/sessions{query}"
+    async with server.http.post(url, data=body, headers=headers) as response:
+        assert response.status == status
+        await problem(response)
+    assert len(server.sessions) == 0
+
+
+async def test_body_without_a_length_is_cut_off(server: Serving) -> None:
+    """A body that grows beyond the limit while it is read is refused."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b"x" * 4096
+
+    async with server.http.post(f"{server.base}/sessions", data=endless(), headers=SDP) as response:
+        assert response.status == 413
+
+
+async def test_more_sessions_than_allowed_are_refused(server: Serving) -> None:
+    """A full server says when to try again, and has room when someone has left."""
+    peer = await server.connect(flat(COLOUR))
+    offer = await make_offer()
+    async with server.http.post(f"{server.base}/sessions", data=offer, headers=SDP) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        await problem(response)
+    async with server.http.delete(server.base + peer.location) as response:
+        assert response.status == 200
+    await server.connect(flat(COLOUR))
+
+
+async def test_trickled_candidates_are_taken(server: Serving) -> None:
+    """Candidates are taken with 204; another ICE generation is refused."""
+    peer = await server.connect(flat(COLOUR))
+    headers = {"Content-Type": "application/trickle-ice-sdpfrag"}
+    line = "a=candidate:1 1 udp 2130706431 192.0.2.77 50000 typ host\r\n"
+    for body, status in (
+        (f"a=mid:0\r\n{line}a=end-of-candidates\r\n", 204),
+        (f"a=ice-ufrag:other\r\na=mid:0\r\n{line}", 422),
+        ("a=candidate:1 1 udp\r\n", 400),
+        ("a=mid:0\r\n" + line * 65, 400),
+    ):
+        async with server.http.patch(
+            server.base + peer.location, data=body, headers=headers
+        ) as response:
+            assert response.status == status, body
+    await peer.until_frames(3)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+async def test_preview_translates_a_picture(server: Serving, ending: str) -> None:
+    """A picture comes back as a JPEG in the style asked for, its aspect kept."""
+    url = f"{server.base}/api/preview?prompt=swap&strength=1"
+    headers = {"Content-Type": "image/png" if ending == ".png" else "image/jpeg"}
+    async with server.http.post(url, data=picture(ending=ending), headers=headers) as response:
+        assert (response.status, response.content_type) == (200, "image/jpeg")
+        image = cv2.imdecode(np.frombuffer(await response.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image.shape == (36, 64, 3)
+    wanted = transform(np.full((1, 1, 3), COLOUR, np.uint8), TRANSFORMS["swap"], 1.0)[0, 0]
+    assert np.abs(image.astype(int) - wanted.astype(int)).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "query", "status"),
+    [
+        (b"nonsense", "image/png", "", 415),
+        (picture(), "text/plain", "", 415),
+        (picture()[:12], "image/png", "", 422),
+        (picture()[:40], "image/png", "", 422),
+        (picture(ending=".jpg")[:30], "image/jpeg", "", 422),
+        (b"\xff\xd8\xff\xff\xff", "image/jpeg", "", 422),
+        (b"\xff\xd8\x00", "image/jpeg", "", 422),
+        (picture((1, 1)), "image/png", "", 422),
+        (bomb(60_000, 60_000), "image/png", "", 413),
+        (b"x" * 300_000, "image/png", "", 413),
+        (picture(), "image/png", "?prompt=cubism", 422),
+        (picture(), "image/png", "?strength=x", 422),
+    ],
+)
+async def test_bad_preview_is_a_problem(
+    server: Serving, body: bytes, content_type: str, query: str, status: int
+) -> None:
+    """What is not a picture we can translate is answered with the reason."""
+    url = f"{server.base}/api/preview{query}"
+    async with server.http.post(
+        url, data=io.BytesIO(body), headers={"Content-Type": content_type}
+    ) as response:
+        assert response.status == status
+        await problem(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/../pyproject.toml", 404),
+        ("GET", "/__init__.py", 404),
+        ("GET", "/missing.js", 404),
+        ("PUT", "/sessions", 405),
+        ("GET", "/sessions/nobody/controls", 404),
+        ("PATCH", "/sessions/nobody/controls", 404),
+        ("PATCH", "/sessions/nobody", 404),
+        ("DELETE", "/sessions/nobody", 404),
+    ],
+)
+async def test_what_is_not_there_is_a_problem(
+    server: Serving, method: str, path: str, status: int
+) -> None:
+    """Unknown paths, methods and sessions are answered with problem details."""
+    async with server.http.request(method, server.base + path) as response:
+        assert response.status == status
+        await problem(response)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:8080"}, 200),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "192.168.1.7"}, 200),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example:8080"}, 421),
+    ],
+)
+async def test_foreign_host_is_refused(
+    server: Serving, headers: dict[str, str], status: int
+) -> None:
+    """A name that could have been rebound to this machine is not answered."""
+    async with server.http.get(server.base + "/healthz", headers=headers) as response:
+        assert response.status == status
+
+
+async def test_foreign_page_may_not_change_anything(server: Serving) -> None:
+    """A change asked for by a page of another origin is refused; our own page's is not."""
+    url = f"{server.base}/sessions/nobody"
+    for origin, status in (("http://evil.example", 403), ("null", 403), (server.base, 404)):
+        async with server.http.delete(url, headers={"Origin": origin}) as response:
+            assert response.status == status
+
+
+async def test_every_answer_has_security_headers(server: Serving) -> None:
+    """Pages, data and errors alike carry the Content-Security-Policy."""
+    for path in ("/healthz", "/nothing", "/api/styles"):
+        async with server.http.get(server.base + path) as response:
+            policy = response.headers["Content-Security-Policy"]
+            assert "default-src 'self'" in policy
+            assert "unsafe" not in policy
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Cache-Control"] == "no-cache"
+
+
+async def test_serve_stops_on_a_signal() -> None:
+    """Serve calls back with its address, answers there, and ends cleanly on SIGTERM."""
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(
+        serve(ServerConfig(port=0), ColourEngine, on_listening=listening.set_result)
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        url = await listening
+        async with ClientSession() as http, http.get(url + "/healthz") as response:
+            assert json.loads(await response.text()) == {"status": "ok"}
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    assert "engine" not in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def test_port_in_use_is_one_sentence() -> None:
+    """A port that is taken is told before anything is loaded."""
+    built: list[ColourEngine] = []
+
+    def build() -> ColourEngine:
+        built.append(ColourEngine())
+        return built[-1]
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AddressRefused, match=f"port {port} is in use"):
+            await serve(ServerConfig(port=port), build)
+    assert not built
+
+
+def test_foreign_address_is_one_sentence() -> None:
+    """An address that is not this machine's is told."""
+    with pytest.raises(AddressRefused, match=r"192\.0\.2\.254"):
+        bind(ServerConfig("192.0.2.254", 0))
+
+
+@pytest.mark.parametrize(("name", "value"), [("port", 70_000), ("max_sessions", 0)])
+def test_bad_setting_is_one_sentence(name: str, value: int) -> None:
+    """A setting out of range names its flag and its value."""
+    with pytest.raises(ConfigRefused, match=rf"--{name.replace('_', '-')}.*{value}"):
+        ServerConfig(**{name: value})

@@ -1,0 +1,177 @@
+"""Offers and trickled candidates, before aiortc sees them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc.sdp import SessionDescription
+from peers import Camera, flat
+
+from stream.errors import OfferRefused
+from stream.signaling import MAX_OFFER_BYTES, check_offer, find_ufrags, parse_fragment
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+
+
+async def make_offer(kinds: tuple[str, ...] = ("video",), channel: bool = True) -> str:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    try:
+        for kind in kinds:
+            pc.addTransceiver(Camera(flat((0, 0, 0))) if kind == "video" else kind)
+        if channel:
+            pc.createDataChannel("control")
+        await pc.setLocalDescription(await pc.createOffer())
+        sdp: str = pc.localDescription.sdp
+        return sdp
+    finally:
+        await pc.close()
+
+
+def without(*words: str) -> Callable[[str], str]:
+    """Take out every line that has one of some words."""
+    return lambda offer: "".join(
+        line for line in offer.splitlines(True) if not any(word in line for word in words)
+    )
+
+
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    def replace(offer: str) -> str:
+        assert old in offer
+        return offer.replace(old, new)
+
+    return replace
+
+
+def repeated(line: str, count: int) -> Callable[[str], str]:
+    return lambda offer: offer + line * count
+
+
+def repeat_video(offer: str) -> str:
+    head, _, video = offer.partition("m=video")
+    video = "m=video" + video.partition("m=application")[0]
+    return head + video + video
+
+
+BAD = [
+    (lambda _: "", 400, "type=value"),
+    (lambda _: "s=-\r\n", 400, "v=0"),
+    (lambda _: "hello", 400, "type=value"),
+    (lambda _: "<html></html>", 400, "type=value"),
+    (lambda _: "v=0\r\n", 422, "no video"),
+    (lambda _: "v=0\r\nm=video\r\n", 400, "valid SDP"),
+    (lambda offer: offer + "x" * MAX_OFFER_BYTES, 413, "32768 bytes"),
+    (repeated("a=x\r\n", 1200), 400, "1000 lines"),
+    (repeated("a=rtcp-fb:* nack\r\n", 500), 400, "400 lines about codecs"),
+    (repeated("a=candidate:1 1 udp 1 192.0.2.9 9 typ host\r\n", 65), 400, "64 candidates"),
+    (repeated("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n", 4), 400, "3 media sections"),
+    (repeated("a=candidate:1 1 udp\r\n", 1), 400, "valid SDP"),
+    (repeated("a=rtpmap:96\r\n", 1), 400, "valid SDP"),
+    (repeated("a=b\x00\r\n", 1), 400, "type=value"),
+    (without("ice-pwd"), 400, "ice-pwd"),
+    (without("a=setup"), 400, "setup"),
+    (without("fingerprint"), 400, "fingerprint"),
+    (without("a=mid"), 400, "mid"),
+    (without("rtcp-mux"), 400, "rtcp-mux"),
+    (replaced("a=setup:actpass", "a=setup:holdconn"), 400, "valid SDP"),
+    (without("VP8", "H264", "a=fmtp", "a=rtcp-fb"), 422, "VP8 or H264"),
+    (replaced("a=sendrecv", "a=recvonly"), 422, "must be sendrecv (got recvonly)"),
+    (replaced("a=sendrecv", "a=inactive"), 422, "got inactive"),
+    (repeat_video, 422, "1 video (got 2)"),
+    (replaced("m=video", "m=text"), 422, "no video"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "status", "word"), BAD)
+async def test_bad_offer_is_refused(spoil: Callable[[str], str], status: int, word: str) -> None:
+    """Each bad offer gets its status and one sentence that names what is wrong."""
+    offer = spoil(await make_offer())
+    started_s = time.perf_counter()
+    with pytest.raises(OfferRefused) as refused:
+        check_offer(offer.encode(), SDP)
+    assert time.perf_counter() - started_s < 0.5
+    assert (refused.value.status, word in refused.value.detail) == (status, True), refused.value
+    assert len(refused.value.detail) < 200
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/json", "multipart/x"])
+async def test_wrong_content_type_is_refused(content_type: str) -> None:
+    """An offer comes as application/sdp."""
+    with pytest.raises(OfferRefused) as refused:
+        check_offer((await make_offer()).encode(), content_type)
+    assert refused.value.status == 415
+
+
+def test_binary_is_refused() -> None:
+    """Bytes that are no text are not an offer."""
+    with pytest.raises(OfferRefused) as refused:
+        check_offer(b"v=0\r\n\xff\xfe", SDP)
+    assert refused.value.status == 400
+
+
+async def test_good_offer_passes_unchanged() -> None:
+    """What aiortc offers is passed as it is, also with audio and charset."""
+    offer = await make_offer(("audio", "video"))
+    lines = [line for line in offer.splitlines() if line != "a=end-of-candidates"]
+    assert check_offer(offer.encode(), "Application/SDP; charset=utf-8").splitlines() == lines
+
+
+async def test_what_stops_aioice_is_taken_out() -> None:
+    """Candidates with mDNS names and the end of candidates go, other candidates stay."""
+    offer = await make_offer()
+    name = "a=candidate:9 1 udp 2113937151 4d2c8a5e-1111.local 50000 typ host\r\n"
+    spoiled = offer.replace("a=end-of-candidates\r\n", name + "a=end-of-candidates\r\n")
+    cleaned = check_offer(spoiled.encode(), SDP)
+    assert name in spoiled
+    assert ".local" not in cleaned
+    assert "end-of-candidates" not in cleaned
+    assert cleaned.count("a=candidate:") == offer.count("a=candidate:") > 0
+
+
+async def test_missing_direction_is_sendrecv() -> None:
+    """A section without a direction is sendrecv, as RFC 8866 says."""
+    offer = await make_offer(("audio", "video"))
+    cleaned = check_offer(without("a=sendrecv")(offer).encode(), SDP)
+    description = SessionDescription.parse(cleaned)
+    assert [m.direction for m in description.media[:2]] == ["sendrecv", "sendrecv"]
+
+
+async def test_fragment_gives_candidates_with_their_section() -> None:
+    """A trickle fragment names its ICE generation, its section and what can be used."""
+    body = (
+        "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n"
+        "m=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
+        "a=candidate:1 1 udp 2130706431 192.0.2.1 61764 typ host\r\n"
+        "a=candidate:2 1 udp 2130706431 hidden.local 61765 typ host\r\n"
+        "a=end-of-candidates\r\n"
+    )
+    fragment = parse_fragment(body.encode(), FRAGMENT)
+    assert fragment.ufrag == "EsAw"
+    assert [(c.ip, c.port, c.sdpMid) for c in fragment.candidates] == [("192.0.2.1", 61764, "0")]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        ("a=candidate:1 1 udp\r\n", FRAGMENT, 400),
+        ("a=candidate:1 1 udp x 192.0.2.1 y typ host\r\n", FRAGMENT, 400),
+        ("nonsense", FRAGMENT, 400),
+        ("a=mid:0\r\n", SDP, 415),
+        ("a=mid:0\r\n" * 4000, FRAGMENT, 413),
+    ],
+)
+def test_bad_fragment_is_refused(body: str, content_type: str, status: int) -> None:
+    """What is not a trickle fragment is refused."""
+    with pytest.raises(OfferRefused) as refused:
+        parse_fragment(body.encode(), content_type)
+    assert refused.value.status == status
+
+
+async def test_ufrags_are_those_of_the_offer() -> None:
+    """The ICE generation of an offer is known by its user fragments."""
+    offer = await make_offer()
+    description = SessionDescription.parse(offer)
+    assert find_ufrags(offer) == {media.ice.usernameFragment for media in description.media}

@@ -1,0 +1,86 @@
+"""The track that a peer receives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from fractions import Fraction
+
+import pytest
+from aiortc.mediastreams import MediaStreamError
+from av import VideoFrame
+
+from stream.feed import ArrivedFrame, Finished
+from stream.latest import Latest
+from stream.stamps import SentFrame
+from stream.stats import Metrics, SessionStats
+from stream.tracks import TranslatedTrack
+
+TIME_BASE = Fraction(1, 90000)
+
+
+def finished(number: int, pts: int) -> Finished:
+    frame = VideoFrame(16, 16, "yuv420p")
+    frame.pts, frame.time_base = pts, TIME_BASE
+    return Finished(ArrivedFrame(frame, number, time.perf_counter()), frame, True)
+
+
+def make_track() -> tuple[TranslatedTrack, Latest[Finished], SessionStats]:
+    outbox: Latest[Finished] = Latest()
+    stats = SessionStats(Metrics())
+    return TranslatedTrack(outbox, stats), outbox, stats
+
+
+async def test_pts_is_kept() -> None:
+    """Growing pts pass unchanged, gaps included."""
+    track, outbox, stats = make_track()
+    for number, pts in enumerate((0, 3000, 9000, 2**33)):
+        outbox.put(finished(number, pts))
+        assert (await track.recv()).pts == pts
+    assert stats.frames_out == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ((-500, 2500), (3000 - 1, 6000 - 1)),
+        ((9000, 9000, 12000), (9000, 12000, 15000)),
+        ((9000, 0, 3000), (9000, 12000, 15000)),
+    ],
+)
+async def test_pts_never_goes_back(given: tuple[int, ...], sent: tuple[int, ...]) -> None:
+    """After a negative, repeated or earlier pts, time goes on from the last one."""
+    track, outbox, _ = make_track()
+    got = []
+    for number, pts in enumerate(given):
+        outbox.put(finished(number, pts))
+        got.append((await track.recv()).pts)
+    assert tuple(got) == sent
+
+
+async def test_stop_ends_a_waiting_recv() -> None:
+    """A stopped track raises for who waits and for who comes later."""
+    track, outbox, _ = make_track()
+    receiver = asyncio.create_task(track.recv())
+    await asyncio.sleep(0)  # let the receiver wait
+    track.stop()
+    track.stop()
+    with pytest.raises(MediaStreamError):
+        await receiver
+    outbox.put(finished(0, 0))
+    with pytest.raises(MediaStreamError):
+        await track.recv()
+
+
+async def test_stages_after_the_track_are_recorded() -> None:
+    """The sender's times of the last frame become stages; those of another do not."""
+    track, outbox, stats = make_track()
+    outbox.put(finished(0, 0))
+    await track.recv()
+    now_s = time.perf_counter()
+    track.note_sent(SentFrame(7, now_s, now_s))
+    assert "send" not in stats.to_json()["stages_ms"]
+    track.note_sent(SentFrame(0, now_s + 0.005, now_s + 0.006))
+    stages_ms = stats.to_json()["stages_ms"]
+    assert 5 <= stages_ms["encode"] < 100
+    assert stages_ms["send"] == pytest.approx(1.0, abs=0.01)
