@@ -90,8 +90,9 @@ class NackRequests:
 
     def _arrived(self, number: int, now_s: float) -> None:
         missing = self._missing.pop(number, None)
-        # An answer after two questions belongs to either (Karn's algorithm, RFC 6298).
-        if missing is not None and missing.asked == 1:
+        # After several questions nobody knows which one was answered. From the first, the
+        # estimate is rather too long; from the last, a long way would be asked for ever.
+        if missing is not None and missing.asked:
             took_s = now_s - missing.first_asked_s
             self.round_trip_time_s += ROUND_TRIP_ALPHA * (took_s - self.round_trip_time_s)
 

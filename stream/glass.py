@@ -321,7 +321,7 @@ def _to_measurement(case: Case, result: dict[str, Any], seconds: float) -> Measu
         case=case,
         frames=len(settled),
         median_ms=median(settled),
-        p95_ms=quantiles(settled, n=20)[-1],
+        p95_ms=quantiles(settled, n=20, method="inclusive")[-1],
         first_frame_ms=result["firstFrameMs"],
         sent_size=Size(outbound.get("frameWidth", 1), outbound.get("frameHeight", 1)),
         bitrate_kbps=round(inbound.get("bytesReceived", 0) * 8 / seconds / 1000),
