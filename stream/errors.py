@@ -27,6 +27,8 @@ class StreamError(Exception):
 
     status = 500
     """HTTP status code."""
+    retry_after_s: int | None = None
+    """When another try is worth it, if ever."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -75,6 +77,7 @@ class EngineNotReady(StreamError):
     """The model is loading, or could not be loaded."""
 
     status = 503
+    retry_after_s = 2
 
 
 class ConfigRefused(StreamError):

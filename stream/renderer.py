@@ -132,7 +132,7 @@ class Renderer:
         """Replace a failed engine, with growing pauses; None when it has to leave."""
         detail = f"the model failed and is loaded again: {error}"
         logger.error("engine %s failed: %s", engine.name, error)
-        self._report(EngineStatus(EngineState.LOADING, detail))
+        self._report(EngineStatus(EngineState.LOADING, detail, EngineInfo.of(engine)))
         self._turns.refuse_waiting(detail)
         engine.close()
         while self._turns.pause(self._pause_s):

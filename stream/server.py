@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from stream import rtp
 from stream.config import ModelEntry, ServerConfig
-from stream.errors import AddressRefused, ServerFull, StreamError, to_problem
+from stream.errors import AddressRefused, StreamError, to_problem
 from stream.limits import add_security_headers, check_origin
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE, METRICS, MODELS, SESSIONS, add_routes
@@ -134,7 +134,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except StreamError as error:
         status, detail = error.status, error.detail
-        if isinstance(error, ServerFull):
+        if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
     except web.HTTPException as error:
         status, detail = error.status, f"{request.method} {request.path}: {error.reason}"

@@ -65,6 +65,8 @@ class Session:
         controls: Controls,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
+        # Who knows the id controls the session, so the log has only its beginning.
+        self.name = self.id[:6]
         self.stats = SessionStats(metrics)
         self._config = config
         self._engine = engine
@@ -127,15 +129,15 @@ class Session:
         self._engine.attach(self._feed)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch_connection(), name=f"{self.id} watch")
-                tasks.create_task(self._await_end(), name=f"{self.id} end")
-                tasks.create_task(self._receive_frames(), name=f"{self.id} receive")
-                tasks.create_task(self._push_stats(), name=f"{self.id} stats")
+                tasks.create_task(self._watch_connection(), name=f"{self.name} watch")
+                tasks.create_task(self._await_end(), name=f"{self.name} end")
+                tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
+                tasks.create_task(self._push_stats(), name=f"{self.name} stats")
                 tasks.create_task(
-                    self._channel.answer_messages(self.change), name=f"{self.id} control"
+                    self._channel.answer_messages(self.change), name=f"{self.name} control"
                 )
         except* PeerLeft as left:
-            logger.info("session %s: %s", self.id, left.exceptions[0])
+            logger.info("session %s: %s", self.name, left.exceptions[0])
         finally:
             await self.close()
 
@@ -156,7 +158,7 @@ class Session:
                 await self._peer_connection.close()
         except TimeoutError:
             logger.error(
-                "session %s: not closed within %g s", self.id, self._config.close_timeout_s
+                "session %s: not closed within %g s", self.name, self._config.close_timeout_s
             )
         self._count_drops()
         self._set_state(SessionState.CLOSED)
@@ -211,7 +213,7 @@ class Session:
 
     def notice(self, level: str, detail: str) -> None:
         """Tell the viewer one sentence."""
-        logger.info("session %s: %s", self.id, detail)
+        logger.info("session %s: %s", self.name, detail)
         self._channel.send_notice(level, detail)
 
     def prompt_replaced(self, asked: str, used: str) -> None:
@@ -310,5 +312,5 @@ class Session:
         self._channel.open(channel, self.controls)
 
     def _set_state(self, state: SessionState) -> None:
-        logger.info("session %s: %s -> %s", self.id, self._state.value, state.value)
+        logger.info("session %s: %s -> %s", self.name, self._state.value, state.value)
         self._state = state

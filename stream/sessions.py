@@ -55,7 +55,7 @@ class Sessions:
             raise
         self._metrics.sessions_total.inc()
         self._tasks[session.id] = asyncio.create_task(
-            self._run(session), name=f"session {session.id}"
+            self._run(session), name=f"session {session.name}"
         )
         return session, answer
 
@@ -94,7 +94,7 @@ class Sessions:
         try:
             await session.run()
         except Exception:
-            logger.exception("session %s ended by an error", session.id)
+            logger.exception("session %s ended by an error", session.name)
         finally:
             self._forget(session)
 

@@ -7,6 +7,7 @@ measured, checked and cleaned here first.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
@@ -140,13 +141,23 @@ def _measure(lines: list[str]) -> None:
 
 
 def _is_wanted(line: str) -> bool:
-    """Drop what stops aioice: mDNS names, and the end that forbids to learn of others."""
+    """Drop what aioice must not see; a malformed candidate is left for the parser to refuse.
+
+    That is the end of candidates, which forbids to learn of others, mDNS names, which it
+    waits for, and what no datagram can be sent to, which ends its socket.
+    """
     if line == "a=end-of-candidates":
         return False
     fields = line.split()
-    return not (
-        line.startswith("a=candidate:") and len(fields) > 4 and fields[4].endswith(".local")
-    )
+    if not line.startswith("a=candidate:") or len(fields) < 8:
+        return True
+    component, transport, _, address, port = fields[1:6]
+    try:
+        is_address = not ipaddress.ip_address(address).is_multicast
+    except ValueError:
+        return False
+    is_port = port.isdecimal() and 0 < int(port) < 65536
+    return is_address and is_port and component == "1" and transport.lower() == "udp"
 
 
 def _check_transport(media: MediaDescription) -> None:

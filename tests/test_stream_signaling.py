@@ -131,6 +131,29 @@ async def test_what_stops_aioice_is_taken_out() -> None:
     assert cleaned.count("a=candidate:") == offer.count("a=candidate:") > 0
 
 
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "1 1 udp 1 example.com 9 typ host",
+        "1 1 udp 1 999.1.1.1 9 typ host",
+        "1 1 udp 1 224.0.0.1 9 typ host",
+        "1 1 udp 1 192.0.2.3 0 typ host",
+        "1 1 udp 1 192.0.2.3 -1 typ host",
+        "1 1 udp 1 192.0.2.3 99999 typ host",
+        "1 2 udp 1 192.0.2.3 9 typ host",
+        "1 1 tcp 1 192.0.2.3 9 typ host tcptype active",
+    ],
+)
+async def test_candidate_that_cannot_be_used_is_taken_out(candidate: str) -> None:
+    """A candidate to which no datagram can be sent is skipped, in offers and in fragments."""
+    line = f"a=candidate:{candidate}\r\n"
+    offer = await make_offer()
+    cleaned = check_offer((offer + line).encode(), SDP)
+    assert line not in cleaned
+    assert cleaned.count("a=candidate:") == offer.count("a=candidate:")
+    assert parse_fragment(f"a=mid:0\r\n{line}".encode(), FRAGMENT).candidates == ()
+
+
 async def test_missing_direction_is_sendrecv() -> None:
     """A section without a direction is sendrecv, as RFC 8866 says."""
     offer = await make_offer(("audio", "video"))
