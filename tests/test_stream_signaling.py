@@ -180,7 +180,7 @@ async def test_fragment_gives_candidates_with_their_section() -> None:
     ("body", "content_type", "status"),
     [
         ("a=candidate:1 1 udp\r\n", FRAGMENT, 400),
-        ("a=candidate:1 1 udp x 192.0.2.1 y typ host\r\n", FRAGMENT, 400),
+        ("a=candidate:1 1 udp x 192.0.2.1 9 typ host\r\n", FRAGMENT, 400),
         ("nonsense", FRAGMENT, 400),
         ("a=mid:0\r\n", SDP, 415),
         ("a=mid:0\r\n" * 4000, FRAGMENT, 413),
