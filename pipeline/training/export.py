@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 
 import openvino
 import torch
+from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from pipeline.checkpoint import load_tiny, save_tiny
@@ -30,12 +32,37 @@ def example_inputs(model: TinyModel, height: int = 64, width: int = 96) -> StepI
     )
 
 
+class FixedEmbedding(nn.Module):
+    """Stands for the embedding of the one timestep there is."""
+
+    def __init__(self, embedding: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("embedding", embedding)
+
+    def forward(self, timestep_features: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the embedding; the arguments are those of diffusers' TimestepEmbedding."""
+        del timestep_features, condition
+        return self.get_buffer("embedding")
+
+
+def fix_timestep(model: TinyModel) -> TinyModel:
+    """Return a copy whose embedding of t = 999 is a constant.
+
+    OpenVINO 2026.4.1 computes such a chain of constants once, and then adds the style's
+    embedding to it in place: every frame would start from the sum of all frames before.
+    """
+    fixed = copy.deepcopy(model)
+    features = fixed.unet.time_proj(fixed.timestep)
+    fixed.unet.time_embedding = FixedEmbedding(fixed.unet.time_embedding(features).detach())
+    return fixed
+
+
 def export_ir(model: TinyModel, path: Path) -> None:
     """Write the step as IR with any height and width; weights rounded to 16 bits on disk.
 
     Writes ``path`` (.xml) and the file with the weights beside it (.bin).
     """
-    step = JoinedStep(model).eval()
+    step = JoinedStep(fix_timestep(model)).eval()
     with torch.no_grad(), warnings.catch_warnings():
         # The tracer warns of every check of a shape in diffusers; none depends on the data.
         warnings.simplefilter("ignore", TracerWarning)
