@@ -18,11 +18,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from simulated.fake import allow_cuda_tensors, with_tensors
 from simulated.graph import Graph, Recorded, Recording
-from simulated.guard import CaptureUnsafe, culprit, refuse_unsafe, tensors_of
+from simulated.guard import CaptureUnsafe, culprit, in_each, refuse_unsafe, tensors_of
 from simulated.streams import Event, Stream
 from simulated.tensors import Clock, DeviceTensor, Memory, RaceFound, address, merge, poison
 
@@ -201,7 +200,7 @@ class SimulatedDevice(TorchDispatchMode):
         pinned = self.pinned.get(address(destination))
         stream = self.current[-1]
         stream.enqueue([source.memory], [pinned[1]] if pinned else [])
-        if not pinned or not asynchronous:
+        if not pinned or not asynchronous or needs_conversion(destination, source.contents):
             self._stall("a copy to the host that is not asynchronous into pinned memory")
             destination.copy_(source.contents)
             return
@@ -214,14 +213,14 @@ class SimulatedDevice(TorchDispatchMode):
     ) -> None:
         pinned = self.pinned.get(address(source))
         stream = self.current[-1]
-        if not pinned or not asynchronous:
+        if not pinned or not asynchronous or needs_conversion(destination.contents, source):
             self._stall("a copy to the device that is not asynchronous from pinned memory")
         stream.enqueue([pinned[1]] if pinned else [], [destination.memory])
         destination.contents.copy_(source)
         taken = source.clone()
 
         def unchanged() -> None:
-            if not torch.equal(source, taken):
+            if source.numpy().tobytes() != taken.numpy().tobytes():
                 raise RaceFound("pinned memory was changed while it may have been copied from")
 
         if pinned:
@@ -250,7 +249,7 @@ class SimulatedDevice(TorchDispatchMode):
         if self.capturing is not None:
             for tensor in mutated:
                 self.capturing.keep(tensor.contents)
-        plain_args, plain_kwargs = tree_map(contents_of, (args, kwargs))
+        plain_args, plain_kwargs = in_each(contents_of, args), in_each(contents_of, kwargs)
         if "device" in plain_kwargs:
             plain_kwargs["device"] = torch.device("cpu")
         result = self.bodies.get(func, func)(*plain_args, **plain_kwargs)
@@ -272,7 +271,7 @@ class SimulatedDevice(TorchDispatchMode):
                 return same[id(value)]
             return DeviceTensor(value, {**known, **fresh}[address(value)])
 
-        return tree_map(wrap, result)
+        return in_each(wrap, result)
 
     def _account(self, kernel: Recorded, reads: list[Memory], writes: list[Memory]) -> None:
         if self.capturing is None:
@@ -304,6 +303,12 @@ def refuse_mixed_devices(func: Any, args: Any, kwargs: Any, inputs: list[DeviceT
     for tensor in tensors_of(args, kwargs):
         if not isinstance(tensor, DeviceTensor) and tensor.dim():
             raise RuntimeError(f"{func}: expected all tensors on one device, found cuda:0 and cpu")
+
+
+def needs_conversion(destination: Tensor, source: Tensor) -> bool:
+    """Tell whether a copy across devices goes through other, pageable memory on the host."""
+    layouts = (destination.is_contiguous(), source.is_contiguous())
+    return destination.dtype != source.dtype or layouts != (True, True)
 
 
 def contents_of(value: Any) -> Any:

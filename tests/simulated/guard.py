@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch._inductor.utils import FORBIDDEN_CUDAGRAPH_OPS
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 # The rules lean on private names and on how this version of torch decomposes its operations.
 assert torch.__version__.startswith("2.13."), f"check tests/simulated against {torch.__version__}"
@@ -144,9 +143,26 @@ def is_cuda(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda"
 
 
-def tensors_of(*trees: Any) -> list[Tensor]:
+def tensors_of(*values: Any) -> list[Tensor]:
     """Return every tensor in nested arguments."""
-    return [leaf for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)]
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found.extend(tensors_of(*value))
+        elif isinstance(value, dict):
+            found.extend(tensors_of(*value.values()))
+    return found
+
+
+def in_each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return nested arguments with each leaf changed."""
+    if isinstance(value, tuple | list):
+        return type(value)(in_each(change, item) for item in value)
+    if isinstance(value, dict):
+        return {key: in_each(change, item) for key, item in value.items()}
+    return change(value)
 
 
 def culprit() -> str:

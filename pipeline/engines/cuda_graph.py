@@ -1,0 +1,366 @@
+"""The engine of a CUDA card: one graph per batch size, replayed.
+
+Set up once, in this order: allocate → warm up → capture → compare with eager. Then every batch is
+copy in → replay → copy out, on one stream, and the host sleeps until the batch has left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pipeline.config import check_size
+from pipeline.engines.cuda_batch import SLOTS, BatchShape, Slot, StaticBatch, read_results
+from pipeline.engines.engine import (
+    Conditioning,
+    Image,
+    Job,
+    PixelFormat,
+    Settings,
+    Size,
+    Style,
+    TemporalState,
+)
+from pipeline.errors import EngineClosed, EngineError
+from pipeline.kernels import frames_to_pixels, launcher, pixels_to_frames
+from pipeline.pixels import PIXEL_OFFSET, PIXEL_SCALE
+from pipeline.stability import hold_still
+from pipeline.translate import StepInputs
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = (8, 4, 2, 1)
+"""Largest first: captures that follow fit into the memory of the first."""
+WARM_UP_RUNS = 3
+LARGEST_DIFFERENCE = 8
+"""Of 255, between a replay and eager: half-precision sums in another order move a pixel by a few
+levels, and a wrong graph moves it anywhere."""
+# cuDNN's attention is left out: it builds plans at first use, which a capture may not.
+ATTENTION = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+class Step(Protocol):
+    """Translates pixels; a module on the engine's device, in its dtype."""
+
+    def draw(
+        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
+    ) -> Tensor:
+        """See :meth:`pipeline.translate.JoinedStep.draw`."""
+
+
+@dataclass(frozen=True)
+class CudaModel:
+    """What this engine must know of a model."""
+
+    name: str
+    step: Step
+    latent_channels: int
+    tokens: tuple[int, int]
+    """(T, D) of a conditioning."""
+    pooled: int
+    styles: tuple[Style, ...]
+    encode_prompt: Callable[[str], Conditioning]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A batch under way."""
+
+    slot: Slot
+    rows: list[int]
+
+
+class CudaGraphEngine:
+    """Runs a model on one CUDA device, for several sessions in one batch.
+
+    A graph replays fixed kernels on fixed addresses: whatever changes between frames is copied
+    into static tensors first, and results are copied out of static tensors before the next
+    replay. No Python value in ``model.step`` may change after construction, and its weights may
+    be changed only in place.
+    """
+
+    pixel_format: PixelFormat = "yuv420p"
+
+    def __init__(
+        self,
+        model: CudaModel,
+        size: Size,
+        dtype: torch.dtype = torch.float16,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+        device: torch.device | None = None,
+    ) -> None:
+        """Allocate, warm up, capture, and compare; takes seconds.
+
+        Raises:
+            EngineError: not even a batch of one fits into the device's memory.
+        """
+        self.size = check_size(size)
+        self.model = model.name
+        self.styles = model.styles
+        self.encode_prompt = model.encode_prompt
+        self.reason = ""
+        """Why some or all graphs are off; empty while all are on."""
+        self._device = device or torch.device("cuda", torch.cuda.current_device())
+        self._step = model.step
+        self._dtype = dtype
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._is_closed = False
+        prepare_libraries()
+        self._kernels = launcher.kernels_for(self._device).reason
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = self._make_stream()
+        shape = BatchShape(
+            max(batch_sizes), size, model.latent_channels, model.tokens, model.pooled, dtype
+        )
+        with self._on_stream():
+            self._batch = StaticBatch(shape, self._device)
+        self._slots = [Slot(shape) for _ in range(SLOTS)]
+        self.max_batch = self._capture_all(sorted(batch_sizes, reverse=True))
+        self._compare_with_eager()
+        self._describe()
+
+    def translate(self, jobs: Sequence[Job]) -> list[Image]:
+        """See :class:`pipeline.engines.engine.Engine`."""
+        return self.collect(self.submit(jobs))
+
+    def submit(self, jobs: Sequence[Job]) -> Ticket:
+        """Start a batch of 1 to ``max_batch`` jobs; at most two batches may be under way.
+
+        Raises:
+            EngineError: the device failed; or too many or too few jobs, too many batches, an
+                image of another size.
+        """
+        self._check(jobs)
+        slot = next((slot for slot in self._slots if not slot.is_taken), None)
+        if slot is None:
+            raise EngineError(f"{SLOTS} batches are under way; collect one before the next")
+        batch = self._batch_size(len(jobs))
+        try:
+            with self._on_stream():
+                rows = self._batch.fill(slot, jobs, batch)
+                self._advance(batch)
+                self._batch.fetch(slot, batch)
+        except RuntimeError as error:
+            raise EngineError(f"the CUDA device failed: {first_line(error)}") from error
+        slot.is_taken = True
+        return Ticket(slot, rows)
+
+    def collect(self, ticket: Ticket) -> list[Image]:
+        """Wait for a batch and return its pictures, as ``translate`` does.
+
+        Raises:
+            EngineError: the device failed, and with it this engine.
+        """
+        try:
+            ticket.slot.finished.synchronize()
+        except RuntimeError as error:
+            raise EngineError(f"the CUDA device failed: {first_line(error)}") from error
+        ticket.slot.is_taken = False
+        return read_results(ticket.slot, ticket.rows)
+
+    def close(self) -> None:
+        """See :class:`pipeline.engines.engine.Engine`."""
+        if not self._is_closed:
+            self._is_closed = True
+            for graph in self._graphs.values():
+                graph.reset()
+            self._graphs.clear()
+            del self._step, self._batch, self._slots
+            torch.cuda.empty_cache()
+
+    def _check(self, jobs: Sequence[Job]) -> None:
+        if self._is_closed:
+            raise EngineClosed("the CUDA engine was used after it was closed")
+        if not 1 <= len(jobs) <= self.max_batch:
+            raise EngineError(f"a batch has 1 to {self.max_batch} jobs (got {len(jobs)})")
+        for job in jobs:
+            if job.image.shape != self._batch.shape.frame:
+                raise EngineError(
+                    f"an image has the shape {self._batch.shape.frame} (got {job.image.shape})"
+                )
+
+    def _make_stream(self) -> torch.cuda.Stream:
+        """Make a stream whose work follows all that was done so far, such as loading weights."""
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        return stream
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        with torch.no_grad(), torch.cuda.stream(self._stream), sdpa_kernel(ATTENTION, True):
+            yield
+
+    def _batch_size(self, jobs: int) -> int:
+        return min((size for size in self._graphs if size >= jobs), default=jobs)
+
+    def _advance(self, batch: int) -> None:
+        graph = self._graphs.get(batch)
+        if graph is not None:
+            try:
+                graph.replay()
+            except RuntimeError as error:
+                self._turn_off([batch], f"the graph of batch {batch} failed: {first_line(error)}")
+            else:
+                return
+        self._run_step(batch)
+
+    def _run_step(self, batch: int) -> None:
+        """Advance the first rows of the static batch: what a graph captures."""
+        self._batch.keep(*translate_frames(self._step, self._batch.rows(batch)))
+
+    def _capture_all(self, sizes: Sequence[int]) -> int:
+        """Capture the batch sizes that fit, and return the largest."""
+        fitting: list[int] = []
+        for batch in sizes:
+            try:
+                self._capture(batch)
+                fitting.append(batch)
+            except torch.OutOfMemoryError:
+                logger.warning("batches of %d do not fit into the device's memory", batch)
+            torch.cuda.empty_cache()
+        if not fitting:
+            raise EngineError(
+                f"{self.model} at {self.size} does not fit into the memory of {self._card()}; "
+                "choose a smaller --size"
+            )
+        return fitting[0]
+
+    def _capture(self, batch: int) -> None:
+        with self._on_stream():
+            for _ in range(WARM_UP_RUNS):
+                self._run_step(batch)
+        if self.reason:
+            return
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # thread_local: other threads may use the device meanwhile, as decoders and loaders do.
+            with (
+                self._on_stream(),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
+            ):
+                self._run_step(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._turn_off(list(self._graphs), f"capturing failed: {first_line(error)}")
+            # The capture may have left the stream unusable.
+            self._stream = self._make_stream()
+        else:
+            self._graphs[batch] = graph
+
+    def _compare_with_eager(self) -> None:
+        """Turn the graphs off unless they give what eager gives, for whatever input and setting.
+
+        Raises:
+            EngineError: eager itself gives one picture whatever it is given.
+        """
+        for batch in list(self._graphs):
+            replayed = self._run_trial(batch)
+            graphs, self._graphs = self._graphs, {}
+            expected = self._run_trial(batch)
+            self._graphs = graphs
+            if len(np.unique(expected, axis=0)) < len(expected):
+                raise EngineError(
+                    f"{self.model} draws one picture from different ones: its weights are damaged "
+                    f"or too large for {self._dtype}"
+                )
+            difference = int(np.abs(replayed - expected).max())
+            if difference > LARGEST_DIFFERENCE:
+                self._turn_off(
+                    list(self._graphs),
+                    f"a replay of batch {batch} differs from eager by {difference} of 255",
+                )
+                return
+
+    def _run_trial(self, batch: int) -> NDArray[np.int16]:
+        """Return what two inputs at two settings give, as (4 * batch, H * 3 / 2, W)."""
+        random = np.random.default_rng(0)
+        shape = self._batch.shape
+        states = [TemporalState() for _ in range(batch)]
+        results: list[Image] = []
+        for strength, stability in ((0.4, 0.0), (0.9, 0.5)):
+            for _ in range(2):
+                jobs = [
+                    Job(
+                        random.integers(0, 256, shape.frame, dtype=np.uint8),
+                        Conditioning(
+                            "a trial",
+                            random.standard_normal(shape.tokens, dtype=np.float32),
+                            random.standard_normal(shape.pooled, dtype=np.float32),
+                        ),
+                        Settings(strength, row, stability),
+                        state,
+                    )
+                    for row, state in enumerate(states)
+                ]
+                results.extend(self.translate(jobs))
+        return np.stack(results).astype(np.int16)
+
+    def _turn_off(self, batches: Sequence[int], reason: str) -> None:
+        """Go on without some graphs, and say so."""
+        for batch in batches:
+            self._graphs.pop(batch).reset()
+        self.reason = reason
+        self._describe()
+        logger.error("%s; going on with %s", reason, self.device)
+
+    def _describe(self) -> None:
+        major, minor = torch.cuda.get_device_capability(self._device)
+        graphs = ", ".join(str(batch) for batch in sorted(self._graphs))
+        self.name = "cuda-graph" if graphs else "cuda-eager"
+        self.device = (
+            f"{self._card()} (SM {major}.{minor}), torch {torch.__version__} in "
+            f"{str(self._dtype).removeprefix('torch.')}, "
+            + (f"graphs of batch {graphs}" if graphs else "no graphs")
+            + (f" ({self.reason})" if self.reason else "")
+            + f", {self._kernels}"
+        )
+
+    def _card(self) -> str:
+        return torch.cuda.get_device_name(self._device)
+
+
+def translate_frames(step: Step, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+    """Translate a batch, from camera frames to frames, without a word to the host.
+
+    Args:
+        step: what draws.
+        inputs: (B, H * 3 / 2, W) I420 in place of images; the rest as everywhere, in one dtype.
+
+    Returns:
+        frames (B, H * 3 / 2, W) uint8 I420, and the next frame's memory (B, 3, H, W).
+    """
+    height, width = inputs.memory.shape[-2:]
+    pixels = frames_to_pixels(
+        inputs.images, height, width, inputs.memory.dtype, scale=PIXEL_SCALE, offset=PIXEL_OFFSET
+    )
+    pixels = hold_still(pixels, inputs.memory, inputs.stability)
+    drawn = step.draw(pixels, inputs.noise, inputs.tokens, inputs.pooled, inputs.strength)
+    return pixels_to_frames(drawn, scale=PIXEL_SCALE, offset=PIXEL_OFFSET), pixels
+
+
+def prepare_libraries() -> None:
+    """Set what must be set before the first kernel is chosen."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line: CUDA's go on about debugging."""
+    return str(error).partition("\n")[0]
