@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import TINY, TinyConfig, check_size
 from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size
-from pipeline.engines.style_table import StyleTable
+from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
 from pipeline.errors import CheckpointError, EngineClosed, EngineError
 from pipeline.noise import make_noise
 
@@ -49,7 +49,7 @@ class OpenVinoEngine:
             size.width // 8,
         )
         self._pixels_shape = (1, 3, size.height, size.width)
-        self._table = StyleTable(read_weights(weights), config.styles)
+        self._table = StyleTable(read_styles(weights, config), config.styles)
         compiled = compile_step(ir, size, self._noise_shape, config, threads)
         self.device = (
             f"{compiled.get_property('EXECUTION_DEVICES')[0]}, {threads} threads, "
@@ -89,10 +89,15 @@ class OpenVinoEngine:
         try:
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed on a frame: {error}") from error
+            raise EngineError(f"OpenVINO failed on a frame: {last_line(error)}") from error
         # Both lie in memory that the next call overwrites.
         job.state.memory = np.array(results[1])
         return np.array(results[0][0])
+
+
+def last_line(error: RuntimeError) -> str:
+    """Return what an error of OpenVINO says, without where in its source it was found."""
+    return str(error).strip().splitlines()[-1][:200]
 
 
 def scalar(value: float) -> NDArray[np.float32]:
@@ -100,17 +105,27 @@ def scalar(value: float) -> NDArray[np.float32]:
     return np.full((1, 1, 1, 1), value, np.float32)
 
 
-def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Read a safetensors file by numpy.
+def read_styles(path: Path, config: TinyConfig) -> dict[str, NDArray[np.float32]]:
+    """Read the style table out of a safetensors file, by numpy.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the file is missing or damaged, or has another style table.
     """
     try:
         tensors = safetensors.numpy.load_file(path)
     except Exception as error:
         raise CheckpointError(f"{path.name} is missing, damaged or foreign: {error}") from error
-    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    count = len(config.styles)
+    for key, wanted in (
+        (TOKENS_KEY, (count, config.tokens, config.token_dim)),
+        (POOLED_KEY, (count, config.token_dim)),
+    ):
+        found = tensors[key].shape if key in tensors else None
+        if found != wanted:
+            raise CheckpointError(
+                f"{path.name} does not fit sdxs-tiny: {key} is {found}, not {wanted}"
+            )
+    return {key: np.asarray(tensors[key], np.float32) for key in (TOKENS_KEY, POOLED_KEY)}
 
 
 def compile_step(
@@ -135,6 +150,8 @@ def compile_step(
         step = core.read_model(ir)
         step.reshape(shapes)
     except RuntimeError as error:
-        raise CheckpointError(f"{ir.name} is missing, damaged or foreign: {error}") from error
+        raise CheckpointError(
+            f"{ir.name} or the .bin beside it is missing, damaged or foreign: {last_line(error)}"
+        ) from error
     options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
     return core.compile_model(step, "CPU", options)
