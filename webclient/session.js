@@ -6,12 +6,14 @@
  * @typedef {import('./sdxs-live.js').ServerStats} ServerStats
  */
 
+import { Pulse } from './measure.js';
+
 const GATHERING_TIMEOUT_MS = 1500;
 const FIRST_FRAME_TIMEOUT_MS = 15_000;
+const GOODBYE_TIMEOUT_MS = 2000;
 const STATS_INTERVAL_MS = 500;
 const SILENCE_MS = 4000; // neither a frame nor a word for so long: the server is gone
 const STANDSTILL_MS = 15_000; // words but no frame for so long: only a new session helps
-const SLEPT_MS = 3000; // a timer so late means that the tab or the machine slept
 
 const NO_ADDRESS =
   'This browser has no network address to offer. Connect to any network (Wi-Fi without ' +
@@ -39,15 +41,13 @@ export class Session extends EventTarget {
   #video;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   #channel = this.#pc.createDataChannel('control');
+  #url = /** @type {URL | null} */ (null);
   #life = new AbortController(); // aborted once, with the reason; everything hangs on it
   /** @type {Map<number, {resolve: (value?: unknown) => void, reject: (error: Error) => void}>} */
   #unanswered = new Map();
   #lastId = 0;
   #serverStats = /** @type {ServerStats | null} */ (null);
-  #framesDecoded = 0;
-  #decodedAt_ms = 0;
-  #heardAt_ms = 0;
-  #measuredAt_ms = 0;
+  #pulse = new Pulse();
 
   /** @param {URL} server @param {HTMLVideoElement} video where the translated picture plays */
   constructor(server, video) {
@@ -60,7 +60,7 @@ export class Session extends EventTarget {
     };
     this.#channel.onmessage = ({ data }) => this.#hear(JSON.parse(data));
     this.#channel.onclose = () => this.close(new LiveError('The server has ended the session.'));
-    this.#life.signal.addEventListener('abort', () => this.#pc.close());
+    this.#life.signal.addEventListener('abort', () => this.#leave());
   }
 
   /** The end of the session. @returns {Promise<Error>} the reason */
@@ -146,12 +146,17 @@ export class Session extends EventTarget {
       body: this.#pc.localDescription?.sdp,
     });
     if (response.status !== 201) throw await toError(response);
-    const url = new URL(response.headers.get('Location') ?? '', response.url);
-    this.#life.signal.addEventListener('abort', () => {
-      // A server that is already gone needs no goodbye.
-      fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
-    });
+    this.#url = new URL(response.headers.get('Location') ?? '', response.url);
     await this.#pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+  }
+
+  async #leave() {
+    if (this.#url) {
+      const signal = AbortSignal.timeout(GOODBYE_TIMEOUT_MS);
+      const init = { method: 'DELETE', keepalive: true, signal };
+      await fetch(this.#url, init).catch(() => {}); // a server that is gone needs no goodbye
+    }
+    this.#pc.close(); // not before: the server would end the session itself, and then know none
   }
 
   async #awaitFirstFrame() {
@@ -170,18 +175,11 @@ export class Session extends EventTarget {
   async #measure() {
     const report = await this.#pc.getStats();
     if (this.#life.signal.aborted) return;
-    const now_ms = performance.now();
-    const hasSlept = document.hidden || now_ms - this.#measuredAt_ms > SLEPT_MS;
-    this.#measuredAt_ms = now_ms;
-    const decoded = countDecoded(report);
-    if (hasSlept) this.#heardAt_ms = now_ms;
-    if (hasSlept || decoded > this.#framesDecoded) this.#decodedAt_ms = now_ms;
-    this.#framesDecoded = decoded;
-    const quiet_ms = now_ms - this.#decodedAt_ms;
+    const { quiet_ms, silent_ms } = this.#pulse.read(report);
     this.#emit('stats', { server: this.#serverStats, report, quiet_ms });
     const { track } = this.#pc.getSenders()[0];
     const isSending = track?.readyState === 'live' && !track.muted;
-    if (Math.min(quiet_ms, now_ms - this.#heardAt_ms) > SILENCE_MS) {
+    if (silent_ms > SILENCE_MS) {
       this.close(new LiveError('The server has gone silent.'));
     } else if (isSending && quiet_ms > STANDSTILL_MS) {
       this.close(new LiveError('The translated picture stands still.'));
@@ -190,7 +188,7 @@ export class Session extends EventTarget {
 
   /** @param {any} message what the server says on the control channel */
   #hear(message) {
-    this.#heardAt_ms = performance.now();
+    this.#pulse.hear();
     const request = this.#unanswered.get(message.id);
     this.#unanswered.delete(message.id);
     if (message.type === 'stats') {
@@ -229,12 +227,6 @@ function preferVp8(/** @type {RTCRtpTransceiver} */ transceiver) {
   const isVp8 = (/** @type {{mimeType: string}} */ codec) => codec.mimeType === 'video/VP8';
   codecs.sort((a, b) => Number(isVp8(b)) - Number(isVp8(a)));
   transceiver.setCodecPreferences?.(codecs);
-}
-
-/** @returns {number} frames of the translated picture decoded so far */
-function countDecoded(/** @type {RTCStatsReport} */ report) {
-  const isPicture = (/** @type {any} */ e) => e.type === 'inbound-rtp' && e.kind === 'video';
-  return [.../** @type {any} */ (report).values()].find(isPicture)?.framesDecoded ?? 0;
 }
 
 /** Turn a refusal (RFC 9457 problem+json) into an error; 503 asks for patience. */

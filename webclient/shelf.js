@@ -132,7 +132,7 @@ async function translate(prompt, body, signal) {
   for (let refusals = 0; refusals < MOST_REFUSALS && !signal.aborted; refusals++) {
     const response = await fetch(url, { ...init, priority: 'low' }).catch(() => null);
     if (!response) return null;
-    if (response.ok) return response.blob();
+    if (response.ok) return response.blob().catch(() => null); // aborted half-way
     if (response.status === 422) throw new Error((await response.json()).detail);
     await pause(1000 * (Number(response.headers.get('Retry-After')) || BUSY_PAUSE_S), signal);
   }
