@@ -175,17 +175,29 @@ def bench(options: argparse.Namespace) -> None:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The flags of ``train``."""
-    from pipeline.training.stages import STAGES
+    from pipeline.training.stages import METHOD_STAGES, STAGES
 
+    stages = STAGES | METHOD_STAGES
     parser.add_argument(
-        "stage", choices=STAGES, help="; ".join(f"{k}: {v}" for k, v in STAGES.items())
+        "stage", choices=stages, help="; ".join(f"{k}: {v}" for k, v in stages.items())
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="pictures and pairs")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="checkpoints and logs")
-    parser.add_argument("--steps", type=int, default=4000, help="train until this step")
+    parser.add_argument("--steps", type=int, default=0, help="in all; 0 for the stage's own")
     parser.add_argument("--count", type=int, default=10_000, help="pairs to make")
     parser.add_argument("--seed", type=int, default=1, help="of the pairs to make")
     parser.add_argument("--resume", action="store_true", help="from the folder's checkpoint")
+    method = parser.add_argument_group("the SDXS method", f"for {', '.join(METHOD_STAGES)}")
+    method.add_argument("--config", default="tiny", help="networks and recipes by name")
+    method.add_argument("--without", default="", help="a stage to leave out before this one")
+    method.add_argument(
+        "--dry-run", action="store_true", help="two steps of narrow networks, random weights"
+    )
+    method.add_argument("--prompts", type=Path, help="a file, one prompt a line")
+    method.add_argument("--teacher", type=Path, help="a checkpoint folder in diffusers' layout")
+    method.add_argument("--few-step-teacher", type=Path, help="a folder; the teacher if left out")
+    method.add_argument("--teacher-control", type=Path, help="a multi-step ControlNet's folder")
+    method.add_argument("--lora", type=Path, help="what the stage lora teaches; safetensors")
     parser.set_defaults(run=train)
 
 
@@ -202,6 +214,14 @@ def train(options: argparse.Namespace) -> None:
             count=options.count,
             seed=options.seed,
             resume=options.resume,
+            config=options.config,
+            without=options.without,
+            is_dry=options.dry_run,
+            prompts=options.prompts,
+            teacher=options.teacher,
+            few_step_teacher=options.few_step_teacher,
+            teacher_control=options.teacher_control,
+            lora=options.lora,
         ),
     )
 

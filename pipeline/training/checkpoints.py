@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -39,16 +41,45 @@ def load(path: Path, config: object) -> dict[str, Any]:
         CheckpointError: there is none, it is damaged, or it was made with another ``config``.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path} to resume from") from None
     except Exception as error:
         raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
     if state["config"] != describe(config):
+        found, wanted = (flatten(json.loads(text)) for text in (state["config"], describe(config)))
+        name = next(k for k in [*wanted, *found] if found.get(k) != wanted.get(k))
         raise CheckpointError(
-            f"the checkpoint {path} was made with {state['config']}, not with {describe(config)}"
+            f"the checkpoint {path} was made with {name} {found.get(name)}, "
+            f"not with {wanted.get(name)}"
         )
     return state
+
+
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load weights into a network.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first that does is named.
+    """
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+        raise CheckpointError(
+            f"{source} does not fit: {len(wrong)} tensors differ, the first is {wrong[0]} "
+            f"(wanted {wanted.get(wrong[0])}, found {found.get(wrong[0])})"
+        )
+    network.load_state_dict(state)
+
+
+def flatten(tree: object, name: str = "") -> dict[str, object]:
+    """The leaves of nested objects by their dotted names."""
+    if not isinstance(tree, dict):
+        return {name: tree}
+    leaves: dict[str, object] = {}
+    for key, branch in tree.items():
+        leaves |= flatten(branch, f"{name}.{key}" if name else key)
+    return leaves
 
 
 def describe(config: object) -> str:

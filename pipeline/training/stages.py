@@ -5,7 +5,7 @@ Importing this costs nothing: each stage imports what it needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -18,6 +18,23 @@ STAGES = {
     "sheet": "measure held-out pictures and draw the contact sheet",
 }
 
+METHOD_STAGES = {
+    "autoencoder": "the latents of the embedded family",
+    "teacher": "the multi-step teacher of the embedded family",
+    "decoder": "the image decoder distilled",
+    "unet": "block removal, output and feature distillation",
+    "warm-up": "feature matching on noise and picture pairs",
+    "one-step": "segmented score distillation",
+    "finish": "a very low-rank update with an adversary",
+    "control-teacher": "the multi-step control network of the embedded family",
+    "control": "the one-step control network",
+    "lora": "a LoRA taught to the one-step model",
+    "table": "train what is missing, measure every stage and write docs/method.md",
+}
+"""The SDXS method; each takes --config."""
+
+PAIRED_STEPS = 4000
+
 
 @dataclass(frozen=True)
 class StageOptions:
@@ -25,15 +42,25 @@ class StageOptions:
 
     data: Path = Path("data")
     folder: Path = Path("runs")
-    steps: int = 4000
+    steps: int = 0
+    """0 for the stage's own number."""
     count: int = 10_000
     seed: int = 1
     resume: bool = False
+    config: str = "tiny"
+    without: str = ""
+    """A stage of the method to leave out; the later ones then lie in a folder of their own."""
+    is_dry: bool = False
+    prompts: Path | None = None
+    teacher: Path | None = None
+    few_step_teacher: Path | None = None
+    teacher_control: Path | None = None
+    lora: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "count"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} must be at least 1 (got {getattr(self, name)})")
+        for name, least in (("steps", 0), ("count", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least} (got {getattr(self, name)})")
 
 
 def run_stage(stage: str, options: StageOptions) -> None:
@@ -55,7 +82,7 @@ def run_stage(stage: str, options: StageOptions) -> None:
     elif stage == "paired":
         from pipeline.training.paired import train_paired
 
-        train_paired(options)
+        train_paired(replace(options, steps=options.steps or PAIRED_STEPS))
     elif stage == "export":
         from pipeline.training.paired import export_paired
 
@@ -64,5 +91,14 @@ def run_stage(stage: str, options: StageOptions) -> None:
         from pipeline.training.sheet import draw_sheet
 
         draw_sheet(options)
+    elif stage == "table":
+        from pipeline.training.table import write_table
+
+        write_table(options)
+    elif stage in METHOD_STAGES:
+        from pipeline.training.start import run_method
+
+        run_method(stage, options)
     else:
-        raise ConfigError(f'there is no stage "{stage}"; there are {", ".join(STAGES)}')
+        known = ", ".join((*STAGES, *METHOD_STAGES))
+        raise ConfigError(f'there is no stage "{stage}"; there are {known}')
