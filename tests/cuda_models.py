@@ -61,21 +61,36 @@ class ReleasedStep(nn.Module):
         return self.autoencoder.decode(x_0, return_dict=False)[0]
 
 
+class PlainStep(nn.Module):
+    """Three convolutions in the places of the networks, where only the engine matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 4, 8, stride=8)
+        self.unet = nn.Conv2d(4, 4, 3, padding=1)
+        self.decoder = nn.ConvTranspose2d(4, 3, 8, stride=8)
+
+    def draw(
+        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
+    ) -> Tensor:
+        latents = torch.lerp(self.encoder(pixels), noise, strength)
+        return self.decoder(self.unet(latents + tokens[:, :1, :4].transpose(1, 2)[..., None]))
+
+
 def make_step(name: str) -> nn.Module:
-    """Return ``"tiny"``, the embedded model's step, or ``"released"``, with random weights.
+    """Return ``"tiny"``, the embedded model's step, ``"released"`` or ``"plain"``, with weights.
 
     Random networks hardly look at their input: the last convolutions of encoder and decoder are
     made strong enough that another picture shows in the result.
     """
     torch.manual_seed(0)
-    step = JoinedStep(TinyModel(TINY_CONFIG)) if name == "tiny" else ReleasedStep()
+    kinds = {"released": ReleasedStep, "plain": PlainStep}
+    step = JoinedStep(TinyModel(TINY_CONFIG)) if name == "tiny" else kinds[name]()
     step.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    if isinstance(step, JoinedStep):
-        last = [step.model.encoder.out, step.model.decoder.out]
-    else:
-        coders = (step.autoencoder.encoder.layers, step.autoencoder.decoder.layers)
-        last = [[m for m in layers if isinstance(m, nn.Conv2d)][-1] for layers in coders]
-    for layer, spread in zip(last, (1.0, 0.4), strict=True):
+    stages = find_stages(step)
+    for stage, spread in (("encode", 1.0), ("decode", 0.4)):
+        kinds_of_layer = (nn.Conv2d, nn.ConvTranspose2d)
+        layer = [m for m in stages[stage].modules() if isinstance(m, kinds_of_layer)][-1]
         spreads: list[Tensor] = []
         hook = layer.register_forward_hook(
             lambda _, __, features, seen=spreads: seen.append(features.std(0).mean())
@@ -107,8 +122,16 @@ def to_cuda_model(step: nn.Module) -> CudaModel:
         tokens=(2, 8),
         pooled=8 if isinstance(step, JoinedStep) else 0,
         styles=TINY_CONFIG.styles,
+        stages=find_stages(step),
         encode_prompt=lambda prompt: make_conditioning(len(prompt), step),
     )
+
+
+def find_stages(step: nn.Module) -> dict[str, nn.Module]:
+    """Return a step's networks by name."""
+    owners = {name.rpartition(".")[2]: module for name, module in step.named_modules()}
+    names = {"encode": "encoder", "unet": "unet", "decode": "decoder"}
+    return {stage: owners[name] for stage, name in names.items()}
 
 
 def make_conditioning(seed: int, step: nn.Module) -> Conditioning:

@@ -7,15 +7,15 @@ copy in → replay → copy out, on one stream, and the host sleeps until the ba
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.config import check_size
@@ -25,11 +25,10 @@ from pipeline.engines.engine import (
     Image,
     Job,
     PixelFormat,
-    Settings,
     Size,
     Style,
-    TemporalState,
 )
+from pipeline.engines.trial import make_trial
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.kernels import frames_to_pixels, launcher, pixels_to_frames
 from pipeline.pixels import PIXEL_OFFSET, PIXEL_SCALE
@@ -73,6 +72,8 @@ class CudaModel:
     pooled: int
     styles: tuple[Style, ...]
     encode_prompt: Callable[[str], Conditioning]
+    stages: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Parts of the step by name, for a measurement."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,19 @@ class CudaGraphEngine:
         """Why some or all graphs are off; empty while all are on."""
         self._device = device or torch.device("cuda", torch.cuda.current_device())
         self._step = model.step
-        self._dtype = dtype
+        self.stages = model.stages
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._is_closed = False
         prepare_libraries()
         self._kernels = launcher.kernels_for(self._device).reason
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = self._make_stream()
-        shape = BatchShape(
+        self.shape = BatchShape(
             max(batch_sizes), size, model.latent_channels, model.tokens, model.pooled, dtype
         )
-        with self._on_stream():
-            self._batch = StaticBatch(shape, self._device)
-        self._slots = [Slot(shape) for _ in range(SLOTS)]
+        with self.on_stream():
+            self._batch = StaticBatch(self.shape, self._device)
+        self._slots = [Slot(self.shape) for _ in range(SLOTS)]
         self.max_batch = self._capture_all(sorted(batch_sizes, reverse=True))
         self._compare_with_eager()
         self._describe()
@@ -149,9 +150,9 @@ class CudaGraphEngine:
             raise EngineError(f"{SLOTS} batches are under way; collect one before the next")
         batch = self._batch_size(len(jobs))
         try:
-            with self._on_stream():
+            with self.on_stream():
                 rows = self._batch.fill(slot, jobs, batch)
-                self._advance(batch)
+                self.advance(batch)
                 self._batch.fetch(slot, batch)
         except RuntimeError as error:
             raise EngineError(f"the CUDA device failed: {first_line(error)}") from error
@@ -178,7 +179,7 @@ class CudaGraphEngine:
             for graph in self._graphs.values():
                 graph.reset()
             self._graphs.clear()
-            del self._step, self._batch, self._slots
+            del self._step, self.stages, self._batch, self._slots
             torch.cuda.empty_cache()
 
     def _check(self, jobs: Sequence[Job]) -> None:
@@ -187,9 +188,9 @@ class CudaGraphEngine:
         if not 1 <= len(jobs) <= self.max_batch:
             raise EngineError(f"a batch has 1 to {self.max_batch} jobs (got {len(jobs)})")
         for job in jobs:
-            if job.image.shape != self._batch.shape.frame:
+            if job.image.shape != self.shape.frame:
                 raise EngineError(
-                    f"an image has the shape {self._batch.shape.frame} (got {job.image.shape})"
+                    f"an image has the shape {self.shape.frame} (got {job.image.shape})"
                 )
 
     def _make_stream(self) -> torch.cuda.Stream:
@@ -199,14 +200,25 @@ class CudaGraphEngine:
         return stream
 
     @contextmanager
-    def _on_stream(self) -> Iterator[None]:
+    def on_stream(self) -> Iterator[None]:
+        """Send work to the engine's stream, as its own work is."""
         with torch.no_grad(), torch.cuda.stream(self._stream), sdpa_kernel(ATTENTION, True):
             yield
 
     def _batch_size(self, jobs: int) -> int:
         return min((size for size in self._graphs if size >= jobs), default=jobs)
 
-    def _advance(self, batch: int) -> None:
+    @property
+    def graph_sizes(self) -> list[int]:
+        """Batch sizes that have a graph."""
+        return sorted(self._graphs)
+
+    def static_rows(self, batch: int) -> StepInputs:
+        """Return the first ``batch`` rows of what graphs read; the next batch overwrites them."""
+        return self._batch.rows(batch)
+
+    def advance(self, batch: int) -> None:
+        """Replay the first ``batch`` rows, or run them eagerly where there is no graph."""
         graph = self._graphs.get(batch)
         if graph is not None:
             try:
@@ -215,10 +227,10 @@ class CudaGraphEngine:
                 self._turn_off([batch], f"the graph of batch {batch} failed: {first_line(error)}")
             else:
                 return
-        self._run_step(batch)
+        self.run_eagerly(batch)
 
-    def _run_step(self, batch: int) -> None:
-        """Advance the first rows of the static batch: what a graph captures."""
+    def run_eagerly(self, batch: int) -> None:
+        """Advance the first ``batch`` rows: what a graph captures."""
         self._batch.keep(*translate_frames(self._step, self._batch.rows(batch)))
 
     def _capture_all(self, sizes: Sequence[int]) -> int:
@@ -239,21 +251,21 @@ class CudaGraphEngine:
         return fitting[0]
 
     def _capture(self, batch: int) -> None:
-        with self._on_stream():
+        with self.on_stream():
             for _ in range(WARM_UP_RUNS):
-                self._run_step(batch)
+                self.run_eagerly(batch)
         if self.reason:
             return
         graph = torch.cuda.CUDAGraph()
         try:
             # thread_local: other threads may use the device meanwhile, as decoders and loaders do.
             with (
-                self._on_stream(),
+                self.on_stream(),
                 torch.cuda.graph(
                     graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
                 ),
             ):
-                self._run_step(batch)
+                self.run_eagerly(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -277,7 +289,7 @@ class CudaGraphEngine:
             if len(np.unique(expected, axis=0)) < len(expected):
                 raise EngineError(
                     f"{self.model} draws one picture from different ones: its weights are damaged "
-                    f"or too large for {self._dtype}"
+                    f"or too large for {self.shape.dtype}"
                 )
             difference = int(np.abs(replayed - expected).max())
             if difference > LARGEST_DIFFERENCE:
@@ -289,27 +301,8 @@ class CudaGraphEngine:
 
     def _run_trial(self, batch: int) -> NDArray[np.int16]:
         """Return what two inputs at two settings give, as (4 * batch, H * 3 / 2, W)."""
-        random = np.random.default_rng(0)
-        shape = self._batch.shape
-        states = [TemporalState() for _ in range(batch)]
-        results: list[Image] = []
-        for strength, stability in ((0.4, 0.0), (0.9, 0.5)):
-            for _ in range(2):
-                jobs = [
-                    Job(
-                        random.integers(0, 256, shape.frame, dtype=np.uint8),
-                        Conditioning(
-                            "a trial",
-                            random.standard_normal(shape.tokens, dtype=np.float32),
-                            random.standard_normal(shape.pooled, dtype=np.float32),
-                        ),
-                        Settings(strength, row, stability),
-                        state,
-                    )
-                    for row, state in enumerate(states)
-                ]
-                results.extend(self.translate(jobs))
-        return np.stack(results).astype(np.int16)
+        trial = make_trial(self.shape, batch)
+        return np.stack([image for jobs in trial for image in self.translate(jobs)], dtype=np.int16)
 
     def _turn_off(self, batches: Sequence[int], reason: str) -> None:
         """Go on without some graphs, and say so."""
@@ -321,11 +314,11 @@ class CudaGraphEngine:
 
     def _describe(self) -> None:
         major, minor = torch.cuda.get_device_capability(self._device)
-        graphs = ", ".join(str(batch) for batch in sorted(self._graphs))
+        graphs = ", ".join(str(batch) for batch in self.graph_sizes)
         self.name = "cuda-graph" if graphs else "cuda-eager"
         self.device = (
             f"{self._card()} (SM {major}.{minor}), torch {torch.__version__} in "
-            f"{str(self._dtype).removeprefix('torch.')}, "
+            f"{str(self.shape.dtype).removeprefix('torch.')}, "
             + (f"graphs of batch {graphs}" if graphs else "no graphs")
             + (f" ({self.reason})" if self.reason else "")
             + f", {self._kernels}"
