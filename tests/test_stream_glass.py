@@ -36,7 +36,6 @@ async def test_ours_is_at_least_twice_as_fast_as_stock(
     assert (stock["server"], ours["server"]) == ("stock", "ours")
     assert min(stock["frames"], ours["frames"]) > 40
     assert report["ratios"]["VP8 640x480"] < 0.5
-    assert ours["median_ms"] < 40
     assert ours["sent_size"] == "640x480"
 
 
