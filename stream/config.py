@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from stream.errors import ConfigRefused
+
+_ICE_SERVER = re.compile(r"(stuns?|turns?):[^\s<>\"]+")
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server that standard clients are told of; checked when it is made."""
+
+    url: str
+    """Such as ``stun:stun.example.org`` (RFC 7064) or ``turn:...`` (RFC 7065)."""
+    username: str = ""
+    credential: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not _ICE_SERVER.fullmatch(self.url):
+            raise ConfigRefused(f'an ICE server is like "stun:stun.example.org" (got {self.url!r})')
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +36,17 @@ class ServerConfig:
     names: tuple[str, ...] = ()
     """Host names that browsers reach the server by, other than ``localhost``."""
     max_sessions: int = 8
-    """More are answered 503."""
+    """More are answered 503, or sent to ``redirect_to``."""
+    max_viewers: int = 32
+    """Of all sessions together; more are answered 503."""
+    token: str = field(default="", repr=False)
+    """What requests that open, steer or end sessions have to bring; empty: nothing."""
+    origins: tuple[str, ...] = ()
+    """Pages elsewhere that may use this server, such as ``https://example.org``."""
+    ice_servers: tuple[IceServer, ...] = ()
+    """What standard clients are told to use."""
+    redirect_to: str = ""
+    """Where another server is, such as ``https://two.example.org``, for when this is full."""
     connect_timeout_s: float = 15.0
     """How long a peer may take from the answer to the connection; aioice waits forever."""
     close_timeout_s: float = 5.0
@@ -35,6 +63,20 @@ class ServerConfig:
             raise ConfigRefused(f"--port must be from 0 to 65535 (got {self.port})")
         if self.max_sessions < 1:
             raise ConfigRefused(f"--max-sessions must be at least 1 (got {self.max_sessions})")
+        if self.max_viewers < 0:
+            raise ConfigRefused(f"--max-viewers must be at least 0 (got {self.max_viewers})")
+        for name, origins in (("origin", self.origins), ("redirect-to", (self.redirect_to,))):
+            for origin in filter(None, origins):
+                if not _is_origin(origin):
+                    raise ConfigRefused(
+                        f'--{name} must be like "https://example.org", without a path '
+                        f"(got {origin!r})"
+                    )
+
+
+def _is_origin(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and text == f"{parts.scheme}://{parts.netloc}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ StreamError                 carries the HTTP status it is answered with
 ├── OfferRefused            a session description that cannot be answered
 ├── ControlRefused          a change of settings that fails its check (422)
 ├── RequestRefused          a request whose body, type or origin is not accepted
+├── TokenRefused            a request without the token that the server asks for (401)
 ├── SessionUnknown          no such session, or it has ended (404)
 ├── ServerFull              no room now; worth another try (503, Retry-After)
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
@@ -19,6 +20,7 @@ Every message is one sentence for a person: it names the value and what would be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 
@@ -29,6 +31,8 @@ class StreamError(Exception):
     """HTTP status code."""
     retry_after_s: int | None = None
     """When another try is worth it, if ever."""
+    headers: Mapping[str, str] = {}
+    """What else the answer says."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -55,6 +59,18 @@ class RequestRefused(StreamError):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
+
+
+class TokenRefused(StreamError):
+    """A request without the token that the server asks for."""
+
+    status = 401
+
+    def __init__(self, detail: str, *, was_given: bool) -> None:
+        super().__init__(detail)
+        # RFC 6750, section 3: no error code for who did not know that a token is needed.
+        error = ' error="invalid_token"' if was_given else ' realm="stream"'
+        self.headers = {"WWW-Authenticate": f"Bearer{error}"}
 
 
 class SessionUnknown(StreamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from stream.errors import RequestRefused
+from stream.errors import RequestRefused, TokenRefused
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -20,6 +21,17 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+# What opens, steers or ends a session, or costs as much.
+_GUARDED = ("/sessions", "/whip", "/whep", "/api/preview")
+# What a page of another origin may do and see (RFC 9725, section 4.7).
+_CORS_ANSWER = {
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Max-Age": "600",
+}
+_CORS_EXPOSED = "Location, Link, ETag, Retry-After, Accept-Post"
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
@@ -39,7 +51,7 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-def check_origin(names: Collection[str]) -> Middleware:
+def check_origin(names: Collection[str], origins: Collection[str] = ()) -> Middleware:
     """Refuse requests under a foreign name, and changes asked for by a foreign page.
 
     A page on the web can let its own name resolve to this machine (DNS rebinding) and then
@@ -48,6 +60,7 @@ def check_origin(names: Collection[str]) -> Middleware:
 
     Args:
         names: further host names that this server is reached by, without port.
+        origins: pages elsewhere that may ask for changes.
     """
     known = {"localhost", *(name.lower() for name in names)}
 
@@ -59,9 +72,53 @@ def check_origin(names: Collection[str]) -> Middleware:
             raise RequestRefused(421, f"this server does not answer as {name!a}")
         origin = request.headers.get("Origin")
         is_change = request.method not in ("GET", "HEAD", "OPTIONS")
-        if origin is not None and is_change and urlsplit(origin).netloc.lower() != host:
+        is_own = origin is None or origin in origins or urlsplit(origin).netloc.lower() == host
+        if is_change and not is_own:
             raise RequestRefused(403, f"a page of {origin!a} may not use this server")
         return await handler(request)
+
+    return middleware
+
+
+def check_token(token: str) -> Middleware:
+    """Refuse requests that steer sessions without the token (RFC 6750, section 2.1).
+
+    Args:
+        token: the one that is right; empty: all requests pass.
+    """
+    expected = token.encode()
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # A browser asks OPTIONS by itself, without what the page sends.
+        if token and request.path.startswith(_GUARDED) and request.method != "OPTIONS":
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            is_right = hmac.compare_digest(given.strip().encode(errors="replace"), expected)
+            if scheme.lower() != "bearer" or not is_right:
+                raise TokenRefused(
+                    "this server asks for its token: send it as Authorization: Bearer TOKEN",
+                    was_given=bool(scheme),
+                )
+        return await handler(request)
+
+    return middleware
+
+
+def add_cors(origins: Collection[str]) -> Middleware:
+    """Let pages of some origins use this server, and read what it answers (Fetch, CORS)."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        origin = request.headers.get("Origin")
+        if origins:
+            response.headers["Vary"] = "Origin"
+        if origin is not None and origin in origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
+            if request.method == "OPTIONS":
+                response.headers.update(_CORS_ANSWER)
+        return response
 
     return middleware
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -10,21 +11,25 @@ from pathlib import Path
 
 from aiohttp import web
 
-from stream.config import ModelEntry
+from stream.config import ModelEntry, ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
 from stream.errors import RequestRefused
 from stream.limits import read_body
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
+from stream.resources import SDP, add_candidates, read_offer, show_options
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
-from stream.signaling import MAX_OFFER_BYTES, check_offer, parse_fragment
+from stream.signaling import BOTH_WAYS
 from stream.stats import Metrics
 from stream.status import EngineState
 
+CONFIG = web.AppKey("config", ServerConfig)
 ENGINE = web.AppKey("engine", EngineThread)
 SESSIONS = web.AppKey("sessions", Sessions)
 METRICS = web.AppKey("metrics", Metrics)
 MODELS = web.AppKey("models", Sequence[ModelEntry])
+
+ALIAS = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 PAGE = Path(str(resources.files("webclient")))
 PAGE_FILE = r"/{name:(?:[\w-]+/)*[\w-][\w.-]*\.(?:html|js|css|svg|png)}"
@@ -35,10 +40,13 @@ def add_routes(app: web.Application) -> None:
     app.add_routes(
         [
             web.post("/sessions", open_session),
-            web.patch("/sessions/{id}", add_candidates),
+            web.options("/sessions", show_options),
+            web.patch("/sessions/{id}", trickle),
             web.delete("/sessions/{id}", end_session),
+            web.options("/sessions/{id}", show_options),
             web.get("/sessions/{id}/controls", show_controls),
             web.patch("/sessions/{id}/controls", change_controls),
+            web.options("/sessions/{id}/controls", show_options),
             web.get("/api/styles", list_styles),
             web.get("/api/models", list_models),
             web.post("/api/preview", preview),
@@ -46,6 +54,7 @@ def add_routes(app: web.Application) -> None:
             web.get("/readyz", show_readiness),
             web.get("/metrics", show_metrics),
             web.get("/", show_page),
+            web.get("/view/{id}", show_view),
             web.get(PAGE_FILE, show_file),
         ]
     )
@@ -53,41 +62,54 @@ def add_routes(app: web.Application) -> None:
 
 async def open_session(request: web.Request) -> web.Response:
     """Answer an offer: 201 with the answer and where the session lives."""
-    body = await read_body(request, MAX_OFFER_BYTES)
-    offer = check_offer(body, request.headers.get("Content-Type", ""))
-    controls = Controls().changed(parse_query(request.query))
-    session, answer = await request.app[SESSIONS].open(offer, controls)
+    alias, query = read_alias(request)
+    controls = Controls().changed(parse_query(query))
+    offer = await read_offer(request, BOTH_WAYS)
+    session, answer = await request.app[SESSIONS].open_camera(offer, controls, alias=alias)
     return web.Response(
         status=201,
         text=answer,
-        content_type="application/sdp",
+        content_type=SDP,
         headers={"Location": f"/sessions/{session.id}"},
     )
 
 
-async def add_candidates(request: web.Request) -> web.Response:
+def read_alias(request: web.Request) -> tuple[str | None, dict[str, str]]:
+    """Return the name that a new session asks for, if any, and the rest of the query.
+
+    Raises:
+        RequestRefused: 422 for what cannot be a name.
+    """
+    query = dict(request.query)
+    alias = query.pop("name", None)
+    if alias is not None and not ALIAS.fullmatch(alias):
+        raise RequestRefused(
+            422, f"a name has 1 to 64 letters, digits, - and _ (got {alias[:80]!a})"
+        )
+    return alias, query
+
+
+async def trickle(request: web.Request) -> web.Response:
     """Take trickled candidates: 204."""
-    session = request.app[SESSIONS].get(request.match_info["id"])
-    body = await read_body(request, MAX_OFFER_BYTES)
-    await session.add_candidates(parse_fragment(body, request.headers.get("Content-Type", "")))
-    return web.Response(status=204)
+    return await add_candidates(request, request.app[SESSIONS].camera(request.match_info["id"]))
 
 
 async def end_session(request: web.Request) -> web.Response:
     """End a session: 200 when everything of it is freed."""
-    await request.app[SESSIONS].end(request.match_info["id"])
+    sessions = request.app[SESSIONS]
+    await sessions.end(sessions.camera(request.match_info["id"]))
     return web.Response()
 
 
 async def show_controls(request: web.Request) -> web.Response:
     """Show a session's settings."""
-    session = request.app[SESSIONS].get(request.match_info["id"])
+    session = request.app[SESSIONS].camera(request.match_info["id"])
     return web.json_response(session.controls.to_json())
 
 
 async def change_controls(request: web.Request) -> web.Response:
     """Change some of a session's settings, all or none, and show all."""
-    session = request.app[SESSIONS].get(request.match_info["id"])
+    session = request.app[SESSIONS].camera(request.match_info["id"])
     body = await read_body(request, MAX_MESSAGE_BYTES)
     controls = await session.change_and_tell(parse_changes(parse_json(body)))
     return web.json_response(controls.to_json())
@@ -145,6 +167,11 @@ async def show_metrics(request: web.Request) -> web.Response:
 async def show_page(_: web.Request) -> web.FileResponse:
     """Send the page."""
     return _send_file("index.html")
+
+
+async def show_view(_: web.Request) -> web.FileResponse:
+    """Send the bare page that plays one session."""
+    return _send_file("view.html")
 
 
 async def show_file(request: web.Request) -> web.FileResponse:

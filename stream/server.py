@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from stream import rtp
+from stream import rtp, whep, whip
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
-from stream.limits import add_security_headers, check_origin
+from stream.limits import add_cors, add_security_headers, check_origin, check_token
 from stream.renderer import EngineFactory
-from stream.routes import ENGINE, METRICS, MODELS, SESSIONS, add_routes
+from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
 from stream.stats import Metrics
@@ -42,12 +42,15 @@ def create_app(
     app = web.Application(
         middlewares=[
             add_security_headers,
+            add_cors(config.origins),
             answer_errors,
-            check_origin((config.host, *config.names)),
+            check_origin((config.host, *config.names), config.origins),
+            check_token(config.token),
         ]
     )
     metrics = Metrics()
     engine = EngineThread(engine_factory, metrics)
+    app[CONFIG] = config
     app[METRICS] = metrics
     app[MODELS] = models
     app[ENGINE] = engine
@@ -55,6 +58,8 @@ def create_app(
     app.cleanup_ctx.append(_run_engine)
     app.cleanup_ctx.append(_run_sessions)
     add_routes(app)
+    whip.add_routes(app)
+    whep.add_routes(app)
     return app
 
 
@@ -134,6 +139,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except StreamError as error:
         status, detail = error.status, error.detail
+        headers.update(error.headers)
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
     except web.HTTPException as error:

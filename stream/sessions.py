@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from stream.camera_session import CameraSession
 from stream.config import ServerConfig
 from stream.controls import Controls
 from stream.errors import ServerFull, SessionUnknown
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.stats import Metrics
+from stream.viewer_session import ViewerSession
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +24,24 @@ class Sessions:
         self._config = config
         self._engine = engine
         self._metrics = metrics
-        self._sessions: dict[str, Session] = {}
+        self._cameras: dict[str, CameraSession] = {}
+        self._viewers: dict[str, ViewerSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._cameras) + len(self._viewers)
 
-    async def open(self, offer: str, controls: Controls) -> tuple[Session, str]:
-        """Answer a peer and begin to serve it.
+    async def open_camera(
+        self, offer: str, controls: Controls, *, sends_back: bool = True, alias: str | None = None
+    ) -> tuple[CameraSession, str]:
+        """Answer a peer that sends its camera, and begin to translate it.
+
+        Args:
+            offer: checked.
+            controls: the first settings.
+            sends_back: the peer itself sees the translation.
+            alias: another name of the session; the newest of that name counts.
 
         Returns:
             The session and the SDP of the answer.
@@ -40,55 +51,88 @@ class Sessions:
             OfferRefused: the offer cannot be answered.
             ControlRefused: the model does not know the prompt.
         """
-        if self._is_closed or len(self._sessions) >= self._config.max_sessions:
+        if self._is_closed or len(self._cameras) >= self._config.max_sessions:
             raise ServerFull(f"{self._config.max_sessions} sessions are open already")
-        session = Session(self._config, self._engine, self._metrics, controls)
-        # Entered before the first await, so that the limit holds.
-        self._sessions[session.id] = session
-        self._metrics.sessions.set(len(self._sessions))
-        try:
-            await session.change({"prompt": controls.prompt})
-            answer = await session.negotiate(offer)
-        except BaseException:
-            await session.close()
-            self._forget(session)
-            raise
-        self._metrics.sessions_total.inc()
-        self._tasks[session.id] = asyncio.create_task(
-            self._run(session), name=f"session {session.name}"
+        session = CameraSession(
+            self._config,
+            self._engine,
+            self._metrics,
+            controls,
+            sends_back=sends_back,
+            alias=alias,
         )
+        # Entered before the first await, so that the limit holds.
+        self._cameras[session.id] = session
+        answer = await self._open(session, offer)
+        self._metrics.sessions_total.inc()
         return session, answer
 
-    def get(self, ident: str) -> Session:
-        """Return a session.
+    async def open_viewer(self, source: CameraSession, offer: str) -> tuple[ViewerSession, str]:
+        """Answer a peer that watches another one's session.
+
+        Returns:
+            The session and the SDP of the answer.
+
+        Raises:
+            ServerFull: there are ``max_viewers`` already.
+            OfferRefused: the offer cannot be answered.
+        """
+        if self._is_closed or len(self._viewers) >= self._config.max_viewers:
+            raise ServerFull(f"{self._config.max_viewers} viewers watch already")
+        session = ViewerSession(self._config, self._metrics, source)
+        self._viewers[session.id] = session
+        return session, await self._open(session, offer)
+
+    def camera(self, name: str) -> CameraSession:
+        """Return a session that sends a camera, by its id or its alias.
 
         Raises:
             SessionUnknown: there is none of this name.
         """
-        session = self._sessions.get(ident)
+        named = (each for each in reversed(self._cameras.values()) if each.alias == name)
+        session = self._cameras.get(name) or next(named, None)
         if session is None:
             raise SessionUnknown("there is no such session; it may have ended")
         return session
 
-    async def end(self, ident: str) -> None:
-        """End a session and wait until everything of it is freed.
+    def viewer(self, ident: str) -> ViewerSession:
+        """Return a session that watches.
 
         Raises:
-            SessionUnknown: there is none of this name.
+            SessionUnknown: there is none of this id.
         """
-        session = self.get(ident)
+        session = self._viewers.get(ident)
+        if session is None:
+            raise SessionUnknown("there is no such viewer; it may have left")
+        return session
+
+    async def end(self, session: Session) -> None:
+        """End a session and wait until everything of it is freed."""
         session.end("ended on request")
-        task = self._tasks.get(ident)
+        task = self._tasks.get(session.id)
         if task is not None:
             await asyncio.wait([task])
 
     async def close(self) -> None:
         """End all sessions; each has its own deadline. Calling it again does nothing."""
         self._is_closed = True
-        for session in self._sessions.values():
+        for session in [*self._viewers.values(), *self._cameras.values()]:
             session.end("the server is stopping")
         if self._tasks:
             await asyncio.wait(self._tasks.values())
+
+    async def _open(self, session: Session, offer: str) -> str:
+        self._count()
+        try:
+            answer = await session.negotiate(offer)
+        except BaseException:
+            await session.close()
+            self._forget(session)
+            raise
+        self._tasks[session.id] = asyncio.create_task(
+            self._run(session), name=f"session {session.name}"
+        )
+        return answer
 
     async def _run(self, session: Session) -> None:
         try:
@@ -99,6 +143,11 @@ class Sessions:
             self._forget(session)
 
     def _forget(self, session: Session) -> None:
-        del self._sessions[session.id]
+        self._cameras.pop(session.id, None)
+        self._viewers.pop(session.id, None)
         self._tasks.pop(session.id, None)
-        self._metrics.sessions.set(len(self._sessions))
+        self._count()
+
+    def _count(self) -> None:
+        self._metrics.sessions.set(len(self._cameras))
+        self._metrics.viewers.set(len(self._viewers))

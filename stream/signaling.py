@@ -37,6 +37,24 @@ _PARSE_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """What the offers of one way in or out have to be like."""
+
+    video: tuple[str, ...]
+    """The directions that the offer's video may have."""
+    audio: tuple[str, ...]
+    kinds: tuple[str, ...] = ("video", "audio")
+    is_bundled: bool = True
+    """Whether all media must go one way (RFC 9725, section 4.4.1)."""
+
+
+ANY_DIRECTION = ("sendrecv", "sendonly", "recvonly", "inactive")
+BOTH_WAYS = Way(("sendrecv",), ANY_DIRECTION, ("video", "audio", "application"), is_bundled=False)
+INGEST = Way(("sendonly", "sendrecv"), ("sendonly", "sendrecv"))
+EGRESS = Way(("recvonly", "sendrecv"), ("recvonly", "sendrecv"))
+
+
+@dataclass(frozen=True, slots=True)
 class Fragment:
     """Candidates that came after the offer (RFC 8840)."""
 
@@ -46,13 +64,13 @@ class Fragment:
     """Without those that cannot be used."""
 
 
-def check_offer(body: bytes, content_type: str, direction: str = "sendrecv") -> str:
+def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     """Return a cleaned offer that aiortc can answer.
 
     Args:
         body: the request's body.
         content_type: the request's.
-        direction: what the offer's video must be.
+        way: what it has to be like.
 
     Raises:
         OfferRefused: 413 too large, 415 another type, 400 not an offer, 422 without video
@@ -62,15 +80,17 @@ def check_offer(body: bytes, content_type: str, direction: str = "sendrecv") -> 
     if lines[0] != "v=0":
         raise OfferRefused(400, f'an offer begins with "v=0" (got {_shown(lines[0])})')
     _measure(lines)
-    cleaned = "\r\n".join(line for line in lines if _is_wanted(line)) + "\r\n"
+    offer = _direct("\r\n".join(line for line in lines if _is_wanted(line)) + "\r\n")
     try:
-        description = SessionDescription.parse(cleaned)
+        description = SessionDescription.parse(offer)
     except _PARSE_ERRORS as error:
         raise OfferRefused(400, f"the offer is not valid SDP: {error or 'malformed'}") from error
     for media in description.media:
         _check_transport(media)
-    _check_media(description.media, direction)
-    return _direct(cleaned)
+    _check_media(description.media, way)
+    if way.is_bundled:
+        _check_bundle(description)
+    return offer
 
 
 def parse_fragment(body: bytes, content_type: str) -> Fragment:
@@ -106,6 +126,11 @@ def find_ufrags(offer: str) -> frozenset[str]:
     return frozenset(
         line.removeprefix(prefix) for line in offer.split("\r\n") if line.startswith(prefix)
     )
+
+
+def require_mux(answer: str) -> str:
+    """Say in an answer that RTCP has no port of its own (RFC 9725, section 4.4.1)."""
+    return answer.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
 
 
 def _read_lines(body: bytes, content_type: str, expected: str) -> list[str]:
@@ -171,21 +196,31 @@ def _check_transport(media: MediaDescription) -> None:
         raise OfferRefused(400, f"the offer's {media.kind} has no rtcp-mux")
 
 
-def _check_media(sections: list[MediaDescription], direction: str) -> None:
+def _check_media(sections: list[MediaDescription], way: Way) -> None:
     kinds = Counter(media.kind for media in sections)
     if not kinds["video"]:
         raise OfferRefused(422, "the offer has no video")
     for kind, count in kinds.items():
-        limit = MAX_OF_KIND.get(kind, 0)
+        limit = MAX_OF_KIND[kind] if kind in way.kinds else 0
         if count > limit:
             raise OfferRefused(422, f"an offer may have {limit} {kind} (got {count})")
     for media in sections:
-        if media.kind in CODECS:
-            _check_codecs(media)
-        if media.kind == "video" and (media.direction or "sendrecv") != direction:
+        if media.kind not in CODECS:
+            continue
+        _check_codecs(media)
+        allowed = way.video if media.kind == "video" else way.audio
+        if media.direction not in allowed:
             raise OfferRefused(
-                422, f"the offer's video must be {direction} (got {media.direction})"
+                422,
+                f"the offer's {media.kind} must be {' or '.join(allowed)} (got {media.direction})",
             )
+
+
+def _check_bundle(description: SessionDescription) -> None:
+    mids = {media.rtp.muxId for media in description.media}
+    bundles = [set(group.items) for group in description.group if group.semantic == "BUNDLE"]
+    if len(mids) > 1 and mids not in bundles:
+        raise OfferRefused(422, "the offer's media must be in one BUNDLE group")
 
 
 def _check_codecs(media: MediaDescription) -> None:
@@ -199,12 +234,13 @@ def _check_codecs(media: MediaDescription) -> None:
 
 
 def _direct(offer: str) -> str:
-    """Write out the direction of a section that has none: sendrecv (RFC 8866, section 6.7)."""
+    """Write out the direction of a section that has none (RFC 8866, section 6.7)."""
     head, *sections = offer.removesuffix("\r\n").split("\r\nm=")
+    of_all = next((line for line in head.split("\r\n") if line in _DIRECTIONS), "a=sendrecv")
     for index, section in enumerate(sections):
         kind = section.partition(" ")[0]
         if kind in CODECS and not _DIRECTIONS.intersection(section.split("\r\n")):
-            sections[index] = f"{section}\r\na=sendrecv"
+            sections[index] = f"{section}\r\n{of_all}"
     return "\r\nm=".join([head, *sections]) + "\r\n"
 
 

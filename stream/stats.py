@@ -20,6 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.sessions = Gauge("stream_sessions", "Open sessions.", registry=self.registry)
+        self.viewers = Gauge("stream_viewers", "Peers that watch.", registry=self.registry)
         self.sessions_total = Counter(
             "stream_sessions_opened", "Sessions opened.", registry=self.registry
         )

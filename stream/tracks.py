@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from aiortc import MediaStreamTrack
@@ -14,10 +13,6 @@ from stream.latest import Latest, SlotClosed
 from stream.stamps import SentFrame
 from stream.stats import SessionStats
 
-logger = logging.getLogger(__name__)
-
-_FRAME_INTERVAL_S = 1 / 30
-
 
 class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
     """Gives the newest finished frame to aiortc's encoder, with the input's pts."""
@@ -28,9 +23,6 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         super().__init__()
         self._outbox = outbox
         self._stats = stats
-        self._last_pts = -1
-        # Added to the input's pts; stays 0 while these grow from 0.
-        self._offset = 0
         # pts of the frame that is being encoded, and when it was handed over.
         self._handed: tuple[int | None, float] | None = None
 
@@ -47,7 +39,7 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         except SlotClosed:
             self.stop()
             raise MediaStreamError("the track has ended") from None
-        frame = self._in_order(finished.frame)
+        frame = finished.frame
         now_s = time.perf_counter()
         self._stats.sent((now_s - finished.arrived.arrived_s) * 1000)
         self._handed = (frame.pts, now_s)
@@ -67,17 +59,3 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         """End the track; a :meth:`recv` that waits raises."""
         super().stop()
         self._outbox.close()
-
-    def _in_order(self, frame: VideoFrame) -> VideoFrame:
-        """Keep pts growing: a negative one ends aiortc's sender, an equal one its encoder."""
-        assert frame.pts is not None, "a decoded frame has a pts"
-        assert frame.time_base is not None, "a decoded frame has a time base"
-        pts = frame.pts + self._offset
-        if pts <= self._last_pts:
-            step = max(1, round(_FRAME_INTERVAL_S / frame.time_base))
-            logger.warning("pts %d after %d: the clock starts again", pts, self._last_pts)
-            self._offset += self._last_pts + step - pts
-            pts = self._last_pts + step
-        self._last_pts = pts
-        frame.pts = pts
-        return frame

@@ -20,13 +20,13 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
+from stream.camera_session import CameraSession
 from stream.config import ServerConfig
 from stream.peerconnection import PeerConnection
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE, SESSIONS
 from stream.scheduler import EngineThread
 from stream.server import create_app
-from stream.session import Session
 from stream.sessions import Sessions
 
 DEADLINE_S = 20.0
@@ -187,8 +187,8 @@ class Serving:
     def app_tasks(self) -> dict[str, asyncio.Task[None]]:
         return self.sessions._tasks
 
-    def session(self, peer: Peer) -> Session:
-        return self.sessions.get(peer.location.rpartition("/")[2])
+    def session(self, peer: Peer) -> CameraSession:
+        return self.sessions.camera(peer.location.rpartition("/")[2])
 
     async def connect(self, paint: Painter, query: str = "") -> Peer:
         peer = Peer(self.http, self.base, paint)

@@ -1,0 +1,73 @@
+"""Broadcast: one session's finished pictures, for everybody who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from av import VideoFrame
+
+from stream.feed import Finished
+from stream.latest import Latest
+
+logger = logging.getLogger(__name__)
+
+_FRAME_INTERVAL_S = 1 / 30
+
+
+class Broadcast:
+    """Gives each finished frame to everybody who has subscribed; used on the event loop.
+
+    Nobody holds up anybody: each subscriber has a slot of its own, where the newest wins.
+    """
+
+    def __init__(self) -> None:
+        self._slots: set[Latest[Finished]] = set()
+        self._newest: Finished | None = None
+        self._ended = asyncio.Event()
+        self._last_pts = -1
+        # Added to the input's pts; stays 0 while these grow from 0.
+        self._offset = 0
+
+    def subscribe(self) -> Latest[Finished]:
+        """Return a new slot, which holds the newest frame if there is one already."""
+        slot: Latest[Finished] = Latest()
+        if self._newest is not None:
+            slot.put(self._newest)
+        self._slots.add(slot)
+        return slot
+
+    def unsubscribe(self, slot: Latest[Finished]) -> None:
+        """Close a slot. Calling it again does nothing."""
+        self._slots.discard(slot)
+        slot.close()
+
+    def put(self, finished: Finished) -> None:
+        """Hand a frame to everybody; its pts is set right before anybody sees it."""
+        self._put_in_order(finished.frame)
+        self._newest = finished
+        for slot in self._slots:
+            slot.put(finished)
+
+    def close(self) -> None:
+        """End it for everybody. Calling it again does nothing."""
+        self._ended.set()
+        for slot in self._slots:
+            slot.close()
+
+    async def ended(self) -> None:
+        """Wait until :meth:`close`."""
+        await self._ended.wait()
+
+    def _put_in_order(self, frame: VideoFrame) -> None:
+        """Keep pts growing: a negative one ends aiortc's sender, an equal one its encoder."""
+        assert frame.pts is not None, "a decoded frame has a pts"
+        assert frame.time_base is not None, "a decoded frame has a time base"
+        pts = frame.pts + self._offset
+        if pts <= self._last_pts:
+            step = max(1, round(_FRAME_INTERVAL_S / frame.time_base))
+            logger.warning("pts %d after %d: the clock starts again", pts, self._last_pts)
+            self._offset += self._last_pts + step - pts
+            pts = self._last_pts + step
+        self._last_pts = pts
+        frame.pts = pts

@@ -1,0 +1,223 @@
+"""CameraSession: a peer that sends its camera; the translation goes to whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from aiortc import MediaStreamTrack, RTCDataChannel
+from aiortc.mediastreams import MediaStreamError
+from av import VideoFrame
+
+from stream import frames
+from stream.broadcast import Broadcast
+from stream.channel import ControlChannel
+from stream.config import ServerConfig
+from stream.controls import Changes, Controls
+from stream.errors import PeerLeft
+from stream.feed import ArrivedFrame, Feed, Finished
+from stream.peerconnection import PeerConnection
+from stream.rtp import on_sent, received
+from stream.scheduler import EngineThread
+from stream.session import Session
+from stream.stats import Metrics, SessionStats
+from stream.status import EngineState
+from stream.tracks import TranslatedTrack
+
+logger = logging.getLogger(__name__)
+
+# Frames come but none goes out for this long: the picture stands still.
+STALLED_S = 1.0
+
+
+class CameraSession(Session):
+    """Translates a peer's camera, sends the result back if asked to, and broadcasts it."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        engine: EngineThread,
+        metrics: Metrics,
+        controls: Controls,
+        *,
+        sends_back: bool,
+        alias: str | None = None,
+    ) -> None:
+        """Make a session that has no peer yet.
+
+        Args:
+            config: how much it may take.
+            engine: translates.
+            metrics: counts.
+            controls: the first settings.
+            sends_back: the peer itself sees the translation.
+            alias: a name under which it can be found, besides its id.
+        """
+        super().__init__(config)
+        self.alias = alias
+        self.stats = SessionStats(metrics)
+        self.broadcast = Broadcast()
+        self._engine = engine
+        self._channel = ControlChannel()
+        self._feed = Feed(self, controls)
+        self._camera: MediaStreamTrack | None = None
+        self._outbox = self.broadcast.subscribe() if sends_back else None
+        # One change of settings at a time: the engine is asked in between.
+        self._changing = asyncio.Lock()
+        # Number of the last frame sent on, so that a late one cannot come after it.
+        self._last_number = -1
+        self._late = 0
+
+    @property
+    def controls(self) -> Controls:
+        """The settings in force."""
+        return self._feed.controls
+
+    async def negotiate(self, offer: str) -> str:
+        """Check the prompt, then answer the offer.
+
+        Raises:
+            ControlRefused: the model does not know the prompt.
+            OfferRefused: the offer cannot be answered.
+        """
+        await self.change({"prompt": self.controls.prompt})
+        return await super().negotiate(offer)
+
+    async def change(self, changes: Changes) -> Controls:
+        """Change settings between two frames, all or none, and return all.
+
+        Raises:
+            ControlRefused: the model does not know the prompt; nothing was changed.
+            EngineNotReady: the engine failed when it was asked.
+            ServerFull: too many questions wait for the engine.
+        """
+        async with self._changing:
+            await self._engine.check_prompt(changes.get("prompt", ""))
+            info = self._engine.status.info
+            if changes.get("prompt") == "" and info is not None:
+                changes = {**changes, "prompt": info.default_prompt}
+            self._feed.controls = self._feed.controls.changed(changes)
+            return self._feed.controls
+
+    async def change_and_tell(self, changes: Changes) -> Controls:
+        """Change settings for someone else than the peer, which is told."""
+        controls = await self.change(changes)
+        self._channel.send_controls(controls)
+        return controls
+
+    # Session
+
+    def _arrange(self, peer: PeerConnection) -> None:
+        peer.on("datachannel", self._on_channel)
+        for transceiver in peer.getTransceivers():
+            if transceiver.kind == "video":
+                self._camera = transceiver.receiver.track
+            else:
+                transceiver.direction = "inactive"
+        if self._outbox is not None:
+            track = TranslatedTrack(self._outbox, self.stats)
+            on_sent(peer.addTrack(track), track.note_sent)
+
+    def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        self._engine.attach(self._feed)
+        tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
+        tasks.create_task(self._push_stats(), name=f"{self.name} stats")
+        tasks.create_task(self._channel.answer_messages(self.change), name=f"{self.name} control")
+
+    def _free(self) -> None:
+        self._engine.detach(self._feed)
+        self.broadcast.close()
+        self._count_drops()
+
+    # FeedOwner
+
+    def deliver(self, finished: Finished) -> None:
+        """Hand a finished frame to whoever watches, unless a later one was sent already."""
+        if finished.arrived.number <= self._last_number:
+            self._late += 1
+            return
+        self._last_number = finished.arrived.number
+        for stage, duration_ms in finished.stages_ms.items():
+            self.stats.stage(stage, duration_ms)
+        self.broadcast.put(finished)
+
+    def notice(self, level: str, detail: str) -> None:
+        """Tell the viewer one sentence."""
+        logger.info("session %s: %s", self.name, detail)
+        self._channel.send_notice(level, detail)
+
+    def prompt_replaced(self, asked: str, used: str) -> None:
+        """Show the prompt that is rendered, unless the viewer has set another meanwhile."""
+        if self._feed.controls.prompt == asked:
+            self._feed.controls = self._feed.controls.changed({"prompt": used})
+            self._channel.send_controls(self._feed.controls)
+
+    # Tasks of run()
+
+    async def _receive_frames(self) -> None:
+        """Take every frame as it comes; what nobody takes in time is replaced."""
+        assert self._camera is not None, "negotiate() comes first"
+        number = 0
+        while True:
+            try:
+                frame = await self._camera.recv()
+            except MediaStreamError:
+                raise PeerLeft("the camera's track has ended") from None
+            arrived = ArrivedFrame(frame, number, time.perf_counter())
+            number += 1
+            self._count_arrival(frame)
+            if frame.width * frame.height > self._config.max_frame_pixels:
+                raise PeerLeft(f"a frame of {frame.width}x{frame.height} is too large")
+            if not self._engine.submit(self._feed, arrived):
+                self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
+
+    def _count_arrival(self, frame: VideoFrame) -> None:
+        self.stats.arrived()
+        stamp = received(self._camera, frame.pts)
+        if stamp is not None and stamp.decoded_s is not None:
+            self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
+
+    async def _to_camera_frame(self, frame: VideoFrame) -> VideoFrame:
+        if frames.is_sendable(frame):
+            return frames.to_camera_frame(frame)
+        return await asyncio.to_thread(frames.to_camera_frame, frame)
+
+    async def _push_stats(self) -> None:
+        loop = asyncio.get_running_loop()
+        at_s = loop.time()
+        while True:
+            at_s += self._config.stats_interval_s
+            try:
+                async with asyncio.timeout_at(at_s):
+                    await self._left.wait()
+            except TimeoutError:
+                self._send_stats()
+            else:
+                return
+
+    def _send_stats(self) -> None:
+        self._count_drops()
+        info = self._engine.status.info
+        self._channel.send_stats(
+            {
+                "state": self._picture_state(),
+                "engine": info.to_json() if info else None,
+                **self.stats.to_json(),
+            }
+        )
+
+    def _picture_state(self) -> str:
+        if self.controls.bypass:
+            return "bypass"
+        if self._engine.status.state is EngineState.LOADING:
+            return "loading"
+        is_moving = not self.stats.is_stalled(STALLED_S)
+        return "live" if self._engine.status.is_ready and is_moving else "stalled"
+
+    def _count_drops(self) -> None:
+        dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
+        self.stats.set_dropped(self._feed.inbox.dropped, dropped_out)
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        self._channel.open(channel, self.controls)
