@@ -1,0 +1,300 @@
+"""Engines: the fast one gives the reference's pictures, sessions are alone, files are checked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scenes import add_sensor_noise, draw_scene
+from tiny_models import TINIEST, make_model
+
+from pipeline.checkpoint import load_tiny
+from pipeline.config import STYLES, AutoencoderConfig, TinyConfig
+from pipeline.engines import Engine, Image, Job, Settings, Size, TemporalState
+from pipeline.engines.build import EngineConfig, build_engine
+from pipeline.engines.eager import EagerEngine
+from pipeline.engines.openvino import OpenVinoEngine
+from pipeline.errors import CheckpointError, ConfigError, EngineClosed, PromptError
+from pipeline.training.export import export
+from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
+
+SIZE = Size(96, 64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both files of a tiny untrained model."""
+    folder = tmp_path_factory.mktemp("weights")
+    export(make_model(), folder)
+    return folder
+
+
+def make_openvino(folder: Path, size: Size = SIZE, config: TinyConfig = TINIEST) -> OpenVinoEngine:
+    return OpenVinoEngine(folder / TINY_IR, folder / TINY_WEIGHTS, size, 1, config)
+
+
+def make_eager(folder: Path, size: Size = SIZE) -> EagerEngine:
+    return EagerEngine(load_tiny(folder / TINY_WEIGHTS, TINIEST), size, 1)
+
+
+@pytest.fixture(scope="module", params=[make_eager, make_openvino])
+def engine(request: pytest.FixtureRequest, weights: Path) -> Engine:
+    """Each engine in turn, on the tiny model."""
+    made: Engine = request.param(weights)
+    return made
+
+
+def run(
+    engine: Engine, image: Image, prompt: str = "old-fresco", state: TemporalState | None = None,
+    **settings: float,
+) -> Image:  # fmt: skip
+    job = Job(
+        image,
+        engine.encode_prompt(prompt),
+        Settings(**settings),  # type: ignore[arg-type]
+        state or TemporalState(),
+    )
+    (result,) = engine.translate([job])
+    return result
+
+
+SHOTS = [
+    # What a session asks for, frame after frame: prompt and settings.
+    ("stained-glass", Settings(strength=1.0, seed=0, stability=0.5)),
+    ("stained-glass", Settings(strength=1.0, seed=0, stability=0.5)),
+    ("ink-wash:0.6 + frost:0.4", Settings(strength=0.4, seed=3, stability=1.0)),
+    ("ink-wash", Settings(strength=0.0, seed=0, stability=0.0)),
+    ("dark-oil", Settings(strength=1.0, seed=2**31 - 1, stability=0.9)),
+]
+
+
+@pytest.mark.parametrize("size", [Size(128, 96), Size(256, 192)], ids=str)
+def test_openvino_is_a_drop_in_for_eager(size: Size, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the shipped weights the fast engine gives the reference's pictures, frame by frame."""
+    ir, tensors = embedded(TINY_IR), embedded(TINY_WEIGHTS)
+    engines = EagerEngine(load_tiny(tensors), size, 1), OpenVinoEngine(ir, tensors, size, 1)
+    states = TemporalState(), TemporalState()
+    differences = []
+    for number, (prompt, settings) in enumerate(SHOTS):
+        image = add_sensor_noise(draw_scene(size, shift_px=3 * (number // 2)), number)
+        reference, result = (
+            engine.translate([Job(image, engine.encode_prompt(prompt), settings, state)])[0]
+            for engine, state in zip(engines, states, strict=True)
+        )
+        differences.append(np.abs(result.astype(int) - reference))
+    largest, mean = np.max(differences), np.mean(differences)
+    with capsys.disabled():
+        print(f"\nopenvino - eager at {size}, levels of 255: largest {largest}, mean {mean:.5f}")
+    assert largest <= 3
+    assert mean < 0.02
+
+
+def test_openvino_is_a_drop_in_for_eager_untrained(weights: Path) -> None:
+    """With random weights, which hide nothing, the engines agree too."""
+    image = draw_scene(SIZE)
+    eager, openvino = make_eager(weights), make_openvino(weights)
+    for prompt in [style.name for style in TINIEST.styles]:
+        reference, result = (run(engine, image, prompt) for engine in (eager, openvino))
+        assert np.abs(result.astype(int) - reference).max() <= 2
+
+
+def test_picture_does_not_depend_on_pictures_before(engine: Engine) -> None:
+    """The same frame, settings and fresh state give the same picture, whatever ran between."""
+    names = [style.name for style in TINIEST.styles]
+    image = draw_scene(SIZE)
+    first = {name: run(engine, image, name) for name in names}
+    run(engine, draw_scene(SIZE, seed=5), names[1], strength=0.3, seed=9)
+    for name in reversed(names):
+        assert (run(engine, image, name) == first[name]).all()
+
+
+def test_sessions_are_alone(engine: Engine) -> None:
+    """Two sessions in turn get what each would get by itself, memory and all."""
+
+    def film(seed: int) -> list[Image]:
+        return [add_sensor_noise(draw_scene(SIZE, seed=seed), 10 * seed + n) for n in range(4)]
+
+    alone = []
+    for seed, prompt in ((1, "old-fresco"), (2, "comic-ink")):
+        state = TemporalState()
+        alone.append([run(engine, image, prompt, state, stability=1.0) for image in film(seed)])
+    states = TemporalState(), TemporalState()
+    for number, pair in enumerate(zip(film(1), film(2), strict=True)):
+        one = run(engine, pair[0], "old-fresco", states[0], stability=1.0)
+        two = run(engine, pair[1], "comic-ink", states[1], stability=1.0)
+        assert (one == alone[0][number]).all()
+        assert (two == alone[1][number]).all()
+
+
+def test_several_jobs_come_back_in_order(engine: Engine) -> None:
+    """A batch gives one picture a job, in order."""
+    jobs = [
+        Job(draw_scene(SIZE, seed=seed), engine.encode_prompt(TINIEST.styles[seed].name))
+        for seed in range(engine.max_batch + 2)
+    ]
+    results = engine.translate(jobs)
+    assert len(results) == len(jobs)
+    for seed, result in enumerate(results):
+        assert (result == run(engine, draw_scene(SIZE, seed=seed), TINIEST.styles[seed].name)).all()
+
+
+def test_stability_keeps_a_still_camera_still(engine: Engine) -> None:
+    """With a memory, consecutive pictures of a noisy still scene differ less."""
+
+    def flicker(stability: float) -> float:
+        state = TemporalState()
+        frames = [
+            run(engine, add_sensor_noise(draw_scene(SIZE), seed), state=state, stability=stability)
+            for seed in range(8)
+        ]
+        return float(np.abs(np.diff(np.array(frames[3:], int), axis=0)).mean())
+
+    assert flicker(0.0) > 0
+    assert flicker(0.5) < 0.6 * flicker(0.0)
+
+
+def test_scene_cut_starts_afresh(engine: Engine) -> None:
+    """The frame after a cut is the one that a new session would get."""
+    state = TemporalState()
+    dark = np.full((SIZE.height, SIZE.width, 3), 10, np.uint8)
+    for image in (dark, dark):
+        run(engine, image, state=state, stability=1.0)
+    after = draw_scene(SIZE)
+    assert (run(engine, after, state=state, stability=1.0) == run(engine, after)).all()
+
+
+def test_forgotten_state_starts_afresh(engine: Engine) -> None:
+    """forget() makes the next frame a first one."""
+    state = TemporalState()
+    run(engine, add_sensor_noise(draw_scene(SIZE), 1), state=state, stability=1.0)
+    state.forget()
+    image = add_sensor_noise(draw_scene(SIZE), 2)
+    assert (run(engine, image, state=state, stability=1.0) == run(engine, image)).all()
+
+
+def test_pictures_belong_to_their_caller(engine: Engine) -> None:
+    """The input is not written to, and the output is not touched by later frames."""
+    image = draw_scene(SIZE)
+    image.flags.writeable = False
+    result = run(engine, image)
+    kept = result.copy()
+    run(engine, draw_scene(SIZE, seed=3), "comic-ink")
+    assert (result == kept).all()
+    result[:] = 0
+    assert (run(engine, image) == kept).all()
+
+
+def test_prompt_is_encoded_once(engine: Engine) -> None:
+    """The same words give the very same conditioning; unknown ones the nearest names."""
+    assert engine.encode_prompt("comic") is engine.encode_prompt("comic")
+    with pytest.raises(PromptError, match="nearest are comic-ink"):
+        engine.encode_prompt("comik")
+    assert engine.styles == TINIEST.styles
+
+
+def test_prompt_cache_is_bounded(engine: Engine) -> None:
+    """A client that sends ever new blends fills no memory."""
+    for number in range(1100):
+        engine.encode_prompt(f"comic:{1 + number / 1000}")
+    assert len(engine._table._known) <= 1024  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("make", [make_eager, make_openvino])
+def test_closed_engine_says_so(make: Callable[[Path], Engine], weights: Path) -> None:
+    """close() may be called again; a picture after it is an error of its own."""
+    engine = make(weights)
+    conditioning = engine.encode_prompt("comic-ink")
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineClosed, match="used after it was closed"):
+        engine.translate([Job(draw_scene(SIZE), conditioning)])
+
+
+def cut(name: str, keep: int) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+BIN = str(Path(TINY_IR).with_suffix(".bin"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (remove(TINY_IR), f"{TINY_IR} or the .bin beside it is missing"),
+        (remove(BIN), f"{TINY_IR} or the .bin beside it is missing.*cannot be found"),
+        (cut(TINY_IR, 5000), f"{TINY_IR} or the .bin beside it is missing, damaged"),
+        (cut(BIN, 3000), "Incorrect weights in bin file"),
+        (cut(BIN, -1), "Incorrect weights in bin file"),
+        (remove(TINY_WEIGHTS), f"{TINY_WEIGHTS} is missing, damaged or foreign"),
+        (cut(TINY_WEIGHTS, 100), f"{TINY_WEIGHTS} is missing, damaged or foreign"),
+    ],
+)
+def test_harmed_weights_are_named(
+    weights: Path, tmp_path: Path, harm: Callable[[Path], object], sentence: str
+) -> None:
+    """A file that is missing or cut off is told in one line before the first frame."""
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder)
+    harm(folder)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        make_openvino(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(TINIEST, styles=STYLES[:5]),
+        replace(TINIEST, token_dim=32),
+        replace(TINIEST, autoencoder=AutoencoderConfig(latent_channels=4)),
+    ],
+)
+def test_mismatched_weights_are_named(weights: Path, config: TinyConfig) -> None:
+    """Weights of another model are refused in one line before the first frame."""
+    with pytest.raises(CheckpointError, match=r"does not fit|foreign") as caught:
+        make_openvino(weights, config=config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"model": "sdxs-huge"}, r'--model knows "sdxs-tiny" \(got "sdxs-huge"\)'),
+        ({"size": Size(100, 64)}, r"multiples of 16 between 64 and 1024 \(got 100x64\)"),
+        ({"size": Size(2048, 64)}, r"\(got 2048x64\)"),
+        ({"threads": -1}, r"--threads takes 0 to 256, 0 for all \(got -1\)"),
+        ({"threads": 257}, r"\(got 257\)"),
+    ],
+)
+def test_engine_flag_out_of_range_is_named(options: dict[str, object], sentence: str) -> None:
+    """A flag that cannot be is answered with its name, its range and what was given."""
+    with pytest.raises(ConfigError, match=sentence):
+        EngineConfig(**options)  # type: ignore[arg-type]
+
+
+def test_engine_is_chosen_once_and_the_reason_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a GPU and without a wish it is OpenVINO, and the log says so."""
+    with caplog.at_level(logging.INFO, "pipeline.engines.build"):
+        engine = build_engine(EngineConfig(size=Size(64, 64), threads=1))
+    assert engine.name == "openvino"
+    assert (engine.size, engine.pixel_format) == (Size(64, 64), "rgb24")
+    assert "engine openvino: no CUDA device" in caplog.text
+    assert "1 threads" in engine.device
+    engine.close()
+
+
+def test_engine_that_was_asked_for_is_built() -> None:
+    """--engine eager gives the reference."""
+    engine = build_engine(EngineConfig(engine="eager", size=Size(64, 64), threads=1))
+    assert engine.name == "eager"
+    assert "torch" in engine.device
+    engine.close()
