@@ -156,6 +156,9 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", action="store_true", help="beside the 26-style network; needs [train]"
     )
+    parser.add_argument(
+        "--device", choices=("auto", "cuda"), default="auto", help="cuda: a card's whole row"
+    )
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.set_defaults(run=bench)
 
@@ -165,12 +168,26 @@ def bench(options: argparse.Namespace) -> None:
     from pipeline.bench import bench_engine
 
     engine = to_engine_config(options)
+    if options.device == "cuda":
+        bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
+        return
     threads = options.threads or len(os.sched_getaffinity(0))
     result = bench_engine(engine, threads, options.runs, options.compare).to_dict()
     if not options.json:
         for name, value in result.items():
             print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
     print(json.dumps(result))
+
+
+def bench_card(size: Size, runs: int, only_json: bool) -> None:
+    """Measure a CUDA card; the last line is one JSON object."""
+    from pipeline.engines.cuda_bench import bench_cuda
+    from pipeline.engines.cuda_build import build_cuda_engine
+
+    result = bench_cuda(lambda: build_cuda_engine(size), runs)
+    if not only_json:
+        print(result.to_card())
+    print(json.dumps(result.to_dict()))
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config import TINY_PRESET, check_size
+from pipeline.engines.cuda_build import build_cuda_engine, why_no_cuda
 from pipeline.engines.engine import Engine, Size
 from pipeline.errors import ConfigError
 from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "eager", "openvino"]
-ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "openvino", "eager")
+EngineName = Literal["auto", "cuda", "eager", "openvino"]
+ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "cuda", "openvino", "eager")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,16 @@ def build_engine(config: EngineConfig) -> Engine:
 
     Raises:
         CheckpointError: weights are missing or do not fit.
+        EngineError: CUDA was asked for and cannot be used.
     """
     size = config.size or TINY_PRESET.default_size
     threads = config.threads or len(os.sched_getaffinity(0))
     engine: Engine
-    if config.engine == "eager":
+    no_cuda = why_no_cuda() if config.engine == "auto" else ""
+    if config.engine == "cuda" or (config.engine == "auto" and not no_cuda):
+        engine = build_cuda_engine(size)
+        reason = "asked for" if config.engine == "cuda" else "a CUDA device was found"
+    elif config.engine == "eager":
         from pipeline.checkpoint import load_tiny
         from pipeline.engines.eager import EagerEngine
 
@@ -57,6 +63,6 @@ def build_engine(config: EngineConfig) -> Engine:
         from pipeline.engines.openvino import OpenVinoEngine
 
         engine = OpenVinoEngine(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
-        reason = "asked for" if config.engine == "openvino" else "no CUDA device is used"
+        reason = "asked for" if config.engine == "openvino" else no_cuda
     logger.info("engine %s: %s, %s on %s", engine.name, reason, size, engine.device)
     return engine

@@ -55,6 +55,11 @@ class SimulatedDevice(TorchDispatchMode):
         was = torch._C._only_lift_cpu_tensors()
         self._patches.callback(torch._C._set_only_lift_cpu_tensors, was)
         torch._C._set_only_lift_cpu_tensors(True)
+        # Module.to() would otherwise put a device tensor's fields into the old CPU parameter.
+        overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+        overwrite = torch.__future__.set_overwrite_module_params_on_conversion
+        self._patches.callback(overwrite, overwrites)
+        overwrite(True)
         super().__enter__()
         return self
 

@@ -1,0 +1,59 @@
+"""From weights to the CUDA engine; and, where that cannot be, the reason."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TYPE_CHECKING
+
+from pipeline.engines.engine import Size
+from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from pipeline.engines.cuda_graph import CudaGraphEngine
+
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+OLDEST_CAPABILITY = (7, 5)
+"""Older cards have no fast half precision, and torch no kernels for them."""
+
+
+def why_no_cuda() -> str:
+    """Return why no CUDA device can be used, in a few words; empty if one can.
+
+    Imports torch only where a driver is installed.
+    """
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return "no NVIDIA driver is installed"
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no card that its driver can run"
+    capability = torch.cuda.get_device_capability()
+    if capability < OLDEST_CAPABILITY:
+        return f"{torch.cuda.get_device_name()} is too old (SM {capability[0]}.{capability[1]})"
+    return ""
+
+
+def build_cuda_engine(size: Size) -> CudaGraphEngine:
+    """Load the embedded model onto the first card and capture it.
+
+    Raises:
+        EngineError: no card can be used; the message says why.
+        CheckpointError: weights are missing or do not fit.
+    """
+    if reason := why_no_cuda():
+        raise EngineError(f"the CUDA engine cannot run: {reason}")
+    import torch
+
+    from pipeline.checkpoint import load_tiny
+    from pipeline.engines.cuda_graph import CudaGraphEngine
+    from pipeline.engines.cuda_models import to_cuda_model
+    from pipeline.weights import TINY_WEIGHTS, embedded
+
+    dtype = torch.float16
+    model = to_cuda_model(load_tiny(embedded(TINY_WEIGHTS)), torch.device("cuda", 0), dtype)
+    return CudaGraphEngine(model, size, dtype)

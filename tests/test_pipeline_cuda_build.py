@@ -1,0 +1,126 @@
+"""A model comes onto a card by the same steps as on a machine that has one, or says why not."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scenes import draw_scene
+from tiny_models import TINIEST, make_model
+
+import run
+from pipeline.config import Size
+from pipeline.engines import cuda_build
+from pipeline.engines.build import EngineConfig, build_engine
+from pipeline.engines.cuda_graph import CudaGraphEngine
+from pipeline.engines.cuda_models import to_cuda_model
+from pipeline.engines.eager import EagerEngine
+from pipeline.engines.engine import Engine, Job, Settings, TemporalState
+from pipeline.errors import EngineError
+from pipeline.kernels import launcher
+from simulated.device import SimulatedDevice
+
+SIZE = Size(64, 64)
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Frames are converted in plain torch."""
+    decision = launcher.Decision(None, "frame conversion in plain torch: for this test")
+    monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
+
+
+def draw(engine: Engine, images: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
+    """Translate consecutive RGB images of one session; return RGB."""
+    state, conditioning = TemporalState(), engine.encode_prompt(engine.styles[0].name)
+    results = []
+    for image in images:
+        if engine.pixel_format == "rgb24":
+            results += engine.translate([Job(image, conditioning, settings, state)])
+        else:
+            frame = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+            translated = engine.translate([Job(frame, conditioning, settings, state)])[0]
+            results.append(cv2.cvtColor(translated, cv2.COLOR_YUV2RGB_I420))
+    return results
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """Return brightness, which I420 keeps at full size."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int)
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_the_embedded_model_gives_the_reference_engines_pictures():
+    """From RGB images, the eager engine and the CUDA engine draw the same luma."""
+    images = [draw_scene(SIZE, at).astype(np.uint8) for at in (0, 1, 2)]
+    images = [cv2.resize(cv2.resize(image, (16, 16)), (64, 64)) for image in images]
+    expected = draw(EagerEngine(make_model(), SIZE, 1), images, Settings(0.7, 3, 0.5))
+    with torch.no_grad(), SimulatedDevice() as device:
+        model = to_cuda_model(make_model(), torch.device("cuda", 0), torch.float32)
+        engine = CudaGraphEngine(model, SIZE, torch.float32, (1,))
+        assert engine.styles == TINIEST.styles
+        device.stalls.clear()
+        results = draw(engine, images, Settings(0.7, 3, 0.5))
+        assert device.stalls == []
+    for image, picture, other in zip(expected, results, images, strict=True):
+        error = np.abs(luma(image) - luma(picture))
+        print(f"largest difference {error.max()}, mean {error.mean():.2f} of 255")
+        assert error.mean() < 1.5
+        assert np.abs(luma(image) - luma(other)).mean() > 5
+
+
+def test_without_a_driver_the_reason_is_said(monkeypatch, caplog):
+    """Where CUDA cannot be, asking for it is refused, and the automatic choice says why not."""
+    monkeypatch.setattr(cuda_build, "DRIVER", "no-such-driver.so")
+    assert cuda_build.why_no_cuda() == "no NVIDIA driver is installed"
+    with pytest.raises(EngineError, match="the CUDA engine cannot run: no NVIDIA driver"):
+        build_engine(EngineConfig(engine="cuda"))
+    with caplog.at_level(logging.INFO):
+        build_engine(EngineConfig(threads=1)).close()
+    assert "engine openvino: no NVIDIA driver is installed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("is_built", "is_available", "capability", "reason"),
+    [
+        (False, False, (9, 0), "this torch was built without CUDA"),
+        (True, False, (9, 0), "torch finds no card that its driver can run"),
+        (True, True, (6, 1), "An Old Card is too old (SM 6.1)"),
+        (True, True, (8, 6), ""),
+    ],
+)
+def test_a_driver_is_not_enough(is_built, is_available, capability, reason, monkeypatch):
+    """A torch without CUDA, an unusable driver and an old card are told apart."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(torch.version, "cuda", "13.0" if is_built else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "An Old Card")
+    assert cuda_build.why_no_cuda() == reason
+
+
+def test_the_measurement_of_a_card_needs_one(monkeypatch, capsys):
+    """``run.py bench --device cuda`` without a card is one sentence and a failure."""
+    monkeypatch.setattr(cuda_build, "DRIVER", "no-such-driver.so")
+    assert run.main(["bench", "--device", "cuda"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("run.py bench: the CUDA engine cannot run: no NVIDIA driver")
+    assert captured.out == ""
+
+
+@pytest.mark.gpu
+def test_a_real_card_gives_the_reference_engines_pictures():
+    """On a real card, graphs stay on and the pictures are the eager engine's."""
+    if reason := cuda_build.why_no_cuda():
+        pytest.skip(reason)
+    images = [cv2.resize(draw_scene(SIZE, at).astype(np.uint8), (64, 64)) for at in (0, 1)]
+    expected = draw(EagerEngine(make_model(), SIZE, 1), images, Settings())
+    model = to_cuda_model(make_model(), torch.device("cuda", 0), torch.float16)
+    engine = CudaGraphEngine(model, SIZE)
+    assert engine.reason == ""
+    for image, picture in zip(expected, draw(engine, images, Settings()), strict=True):
+        assert np.abs(luma(image) - luma(picture)).mean() < 3
