@@ -281,13 +281,16 @@ def test_engine_flag_out_of_range_is_named(options: dict[str, object], sentence:
         EngineConfig(**options)  # type: ignore[arg-type]
 
 
-def test_engine_is_chosen_once_and_the_reason_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a GPU and without a wish it is OpenVINO, and the log says so."""
+def test_engine_is_chosen_once_and_the_reason_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU and without a wish it is OpenVINO, and the log says why."""
+    monkeypatch.setattr("pipeline.engines.build.why_no_cuda", lambda: "there is no card")
     with caplog.at_level(logging.INFO, "pipeline.engines.build"):
         engine = build_engine(EngineConfig(size=Size(64, 64), threads=1))
     assert engine.name == "openvino"
     assert (engine.size, engine.pixel_format) == (Size(64, 64), "rgb24")
-    assert "engine openvino: no CUDA device" in caplog.text
+    assert "engine openvino: there is no card" in caplog.text
     assert "1 threads" in engine.device
     engine.close()
 
