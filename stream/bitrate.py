@@ -99,6 +99,11 @@ class RateControl:
         self._off_rate_since_s: float | None = None
         self._last_pts_s: float | None = None
 
+    def expect_frame_rate(self, frame_rate_hz: int) -> None:
+        """Begin with a rate out of :data:`FRAME_RATES_HZ` that is known already."""
+        self._frame_rate_hz = frame_rate_hz
+        self._interval_s = 1 / frame_rate_hz
+
     def plan(self, width: int, height: int, pts_s: float, now_s: float) -> EncoderPlan:
         """Return what the next frame is to be encoded with.
 

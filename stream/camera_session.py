@@ -15,6 +15,7 @@ from stream.broadcast import Broadcast
 from stream.channel import ControlChannel
 from stream.config import ServerConfig
 from stream.controls import Changes, Controls
+from stream.encodings import Encodings
 from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.peerconnection import PeerConnection
@@ -58,6 +59,7 @@ class CameraSession(Session):
         self.alias = alias
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
+        self.encodings = Encodings(self.broadcast)
         self._engine = engine
         self._channel = ControlChannel()
         self._feed = Feed(self, controls)
@@ -122,6 +124,7 @@ class CameraSession(Session):
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         self._engine.attach(self._feed)
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
+        tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
         tasks.create_task(self._push_stats(), name=f"{self.name} stats")
         tasks.create_task(self._channel.answer_messages(self.change), name=f"{self.name} control")
 

@@ -77,8 +77,6 @@ class VideoEncoder(Encoder):  # type: ignore[misc]  # aiortc is seen as untyped
             the one before, which encoders fail on and a receiver would show out of order.
         """
         timestamp = convert_timebase(frame.pts, frame.time_base, VIDEO_TIME_BASE)
-        # Of a frame shared with another encoder the type may change under way, so that the
-        # wish stands until a key frame has come out.
         self._wants_key_frame |= force_keyframe
         if timestamp <= self._last_timestamp:
             if not self.refused_frames:
@@ -90,13 +88,34 @@ class VideoEncoder(Encoder):  # type: ignore[misc]  # aiortc is seen as untyped
             self.refused_frames += 1
             return [], timestamp
         self._last_timestamp = timestamp
-        now_s = time.perf_counter()
-        plan = self._rate.plan(frame.width, frame.height, timestamp / VIDEO_CLOCK_RATE, now_s)
+        data = self.encode_at(self.choose_plan(frame), frame)
+        self.account(len(data))
+        return self._packetize(data), timestamp
+
+    def choose_plan(self, frame: av.VideoFrame) -> EncoderPlan:
+        """Return how large and at what bit rate the next frame should be for this receiver."""
+        timestamp = convert_timebase(frame.pts, frame.time_base, VIDEO_TIME_BASE)
+        pts_s = timestamp / VIDEO_CLOCK_RATE
+        return self._rate.plan(frame.width, frame.height, pts_s, time.perf_counter())
+
+    def expect_frame_rate(self, frame_rate_hz: int) -> None:
+        """Begin with the frame rate that others have measured of the same frames."""
+        self._rate.expect_frame_rate(frame_rate_hz)
+
+    def account(self, size_bytes: int) -> None:
+        """Count an encoded frame that goes to this receiver."""
+        self._rate.output.add(size_bytes, time.perf_counter())
+
+    def encode_at(
+        self, plan: EncoderPlan, frame: av.VideoFrame, force_keyframe: bool = False
+    ) -> bytes:
+        """Encode one frame by a plan that somebody else has chosen; see :meth:`encode`."""
+        # Of a frame shared with another encoder the type may change under way, so that the
+        # wish stands until a key frame has come out.
+        self._wants_key_frame |= force_keyframe
         if plan != self.plan:
             self._codec = None
-        data = self._encode(plan, to_i420(frame, plan))
-        self._rate.output.add(len(data), now_s)
-        return self._packetize(data), timestamp
+        return self._encode(plan, to_i420(frame, plan))
 
     def pack(self, packet: av.Packet[VideoStream]) -> tuple[list[bytes], int]:
         """Cut an already encoded frame into RTP payloads."""

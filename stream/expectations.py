@@ -26,8 +26,12 @@ _NAMES = {
     "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "_queue",
     "aiortc.rtcrtpreceiver:decoder_worker": "get decode put",
     "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": "_next_encoded_frame payloads timestamp",
-    "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": ("get_encoder encode run_in_executor"),
-    "aiortc.rtcrtpsender:RTCRtpSender._handle_rtcp_packet": "target_bitrate",
+    "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": (
+        "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"
+    ),
+    "aiortc.rtcrtpsender:RTCRtpSender._handle_rtcp_packet": (
+        "target_bitrate _send_keyframe _RTCRtpSender__encoder"
+    ),
     "aioice.ice:Connection.__init__": "_queue _check_list",
     "aioice.ice:Connection.data_received": "_queue put_nowait",
     "aioice.ice:Connection.request_received": "check_incoming _early_checks",
@@ -44,6 +48,7 @@ _PARAMETERS = {
     "aiortc.rtcrtpreceiver:TimestampMapper.map": "self timestamp",
     "aiortc.rtcrtpsender:RTCRtpSender.__init__": "self trackOrKind transport",
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": "self codec",
+    "aiortc.rtcrtpsender:RTCRtpSender._send_keyframe": "self",
     "aiortc.rtp:HeaderExtensionsMap.configure": "self parameters",
     "aiortc.rtp:HeaderExtensionsMap.set": "self values",
     "aioice.ice:Connection.check_incoming": "self message addr protocol",

@@ -36,7 +36,9 @@ def created(location: str, answer: str, ice_servers: Sequence[IceServer] = ()) -
     headers = CIMultiDict({"Location": location})
     for server in ice_servers:
         headers.add("Link", _to_link(server))
-    return web.Response(status=201, text=require_mux(answer), content_type=SDP, headers=headers)
+    # As bytes, since aiohttp would add a charset, which the type does not have.
+    body = require_mux(answer).encode()
+    return web.Response(status=201, body=body, content_type=SDP, headers=headers)
 
 
 async def add_candidates(request: web.Request, session: Session) -> web.Response:

@@ -20,9 +20,11 @@ import aiortc.rtcpeerconnection
 import aiortc.rtcrtpsender
 import aiortc.rtp
 from aiortc import MediaStreamTrack, RTCRtpSender
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from stream import codecs, playout
 from stream.bitrate import DEFAULT_CAP_BPS
+from stream.codecs import VideoEncoder
 from stream.corrections import Corrections
 from stream.encoders import probe_h264
 from stream.expectations import find_surprises
@@ -33,11 +35,14 @@ from stream.stamps import ReceivedFrame, SentFrame
 
 __all__ = [
     "Corrections",
+    "can_share",
     "install",
     "installed",
+    "make_video_encoder",
     "on_sent",
     "received",
     "shape_answer",
+    "share",
 ]
 
 logger = logging.getLogger(__name__)
@@ -99,6 +104,30 @@ def on_sent(sender: RTCRtpSender, callback: Callable[[SentFrame], None]) -> None
     """
     if isinstance(sender, Sender):
         sender.on_sent = callback
+
+
+def can_share() -> bool:
+    """Tell whether one encoder can serve several senders: it takes our encoders and senders."""
+    return _current.encoders and _current.stamps
+
+
+def make_video_encoder(codec: RTCRtpCodecParameters) -> VideoEncoder:
+    """Return a new encoder as :func:`install` was told; :func:`can_share` comes first."""
+    encoder = aiortc.rtcrtpsender.get_encoder(codec)
+    assert isinstance(encoder, VideoEncoder), "can_share() says so"
+    return encoder
+
+
+def share(sender: RTCRtpSender, encoder: VideoEncoder, want_key_frame: Callable[[], None]) -> None:
+    """Let a sender take encoded pictures from its track; :func:`can_share` comes first.
+
+    Args:
+        sender: its track gives packets.
+        encoder: cuts them, and learns what the network carries.
+        want_key_frame: called on the loop when the receiver asks for one.
+    """
+    assert isinstance(sender, Sender), "can_share() says so"
+    sender.take_encoded(encoder, want_key_frame)
 
 
 def shape_answer(sdp: str, start_bitrate_bps: int) -> str:

@@ -1,4 +1,4 @@
-"""The sending end: aiortc's, with the times of each frame."""
+"""The sending end: aiortc's, with the times of each frame, and for shared encoders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCRtpSender
+from aiortc.codecs.base import Encoder
 
 from stream.stamps import SentFrame
 
@@ -19,6 +20,23 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
         self.on_sent: Callable[[SentFrame], None] | None = None
         """Called on the event loop after a frame's last packet."""
         self._encoded: tuple[int, float] | None = None
+        self._want_key_frame: Callable[[], None] | None = None
+
+    def take_encoded(self, encoder: Encoder, want_key_frame: Callable[[], None]) -> None:
+        """Prepare for a track that gives packets.
+
+        Args:
+            encoder: cuts them, and is told what the receiver says of the network.
+            want_key_frame: called when the receiver needs one.
+        """
+        self._RTCRtpSender__encoder = encoder
+        self._want_key_frame = want_key_frame
+
+    def _send_keyframe(self) -> None:
+        if self._want_key_frame is not None:
+            self._want_key_frame()
+        else:
+            super()._send_keyframe()
 
     async def _next_encoded_frame(self, codec: Any) -> Any:
         # aiortc comes back for the next frame when all packets of the last one have left.

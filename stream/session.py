@@ -63,8 +63,8 @@ class Session(ABC):
         peer.on("connectionstatechange", self._on_connection_state)
         try:
             await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            self._arrange(peer)
             prefer_codec(peer)
+            self._arrange(peer)
             await peer.setLocalDescription(await peer.createAnswer())
         except (OperationError, InternalError, ValueError, LookupError, AssertionError) as error:
             raise OfferRefused(422, f"the offer cannot be answered: {error}") from error

@@ -6,25 +6,48 @@ import time
 
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
-from av import VideoFrame
+from av import Packet, VideoFrame
+from av.stream import Stream
 
+from stream.encodings import Watcher
 from stream.feed import Finished
 from stream.latest import Latest, SlotClosed
 from stream.stamps import SentFrame
 from stream.stats import SessionStats
 
 
-class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
-    """Gives the newest finished frame to aiortc's encoder, with the input's pts."""
+class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as untyped
+    """A video track that knows how old its pictures are when they leave."""
 
     kind = "video"
 
-    def __init__(self, outbox: Latest[Finished], stats: SessionStats) -> None:
+    def __init__(self, stats: SessionStats) -> None:
         super().__init__()
-        self._outbox = outbox
         self._stats = stats
-        # pts of the frame that is being encoded, and when it was handed over.
+        # pts of the frame that is being encoded or sent, and when the encoder got it.
         self._handed: tuple[int | None, float] | None = None
+
+    def note_sent(self, sent: SentFrame) -> None:
+        """Take the times of the frame that :meth:`recv` gave last; called by the sender.
+
+        aiortc does not ask for a frame before the one before it is sent, so one is enough
+        to remember.
+        """
+        if self._handed is not None and self._handed[0] == sent.pts:
+            self._stats.stage("encode", (sent.encoded_s - self._handed[1]) * 1000)
+            self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
+
+    def _hand_over(self, finished: Finished, taken_s: float) -> None:
+        self._stats.sent((taken_s - finished.arrived.arrived_s) * 1000)
+        self._handed = (finished.frame.pts, taken_s)
+
+
+class TranslatedTrack(PictureTrack):
+    """Gives the newest finished frame to aiortc's encoder, with the input's pts."""
+
+    def __init__(self, outbox: Latest[Finished], stats: SessionStats) -> None:
+        super().__init__(stats)
+        self._outbox = outbox
 
     async def recv(self) -> VideoFrame:
         """Wait for the next frame.
@@ -39,23 +62,24 @@ class TranslatedTrack(MediaStreamTrack):  # type: ignore[misc]
         except SlotClosed:
             self.stop()
             raise MediaStreamError("the track has ended") from None
-        frame = finished.frame
-        now_s = time.perf_counter()
-        self._stats.sent((now_s - finished.arrived.arrived_s) * 1000)
-        self._handed = (frame.pts, now_s)
-        return frame
-
-    def note_sent(self, sent: SentFrame) -> None:
-        """Take the times of the frame that :meth:`recv` gave last; called by the sender.
-
-        aiortc does not ask for a frame before the one before it is sent, so one is enough
-        to remember.
-        """
-        if self._handed is not None and self._handed[0] == sent.pts:
-            self._stats.stage("encode", (sent.encoded_s - self._handed[1]) * 1000)
-            self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
+        self._hand_over(finished, time.perf_counter())
+        return finished.frame
 
     def stop(self) -> None:
         """End the track; a :meth:`recv` that waits raises."""
         super().stop()
         self._outbox.close()
+
+
+class EncodedTrack(PictureTrack):
+    """Gives one viewer's share of the encodings to aiortc, which only has to send it."""
+
+    def __init__(self, watcher: Watcher, stats: SessionStats) -> None:
+        super().__init__(stats)
+        self._watcher = watcher
+
+    async def recv(self) -> Packet[Stream]:
+        """Wait for the next encoded frame; it ends with the sender's task."""
+        picture = await self._watcher.get()
+        self._hand_over(picture.finished, picture.taken_s)
+        return picture.packet

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+from aiortc import RTCRtpTransceiver
+
 from stream.camera_session import CameraSession
 from stream.config import ServerConfig
+from stream.encodings import Watcher
 from stream.errors import PeerLeft
+from stream.feed import Finished
+from stream.latest import Latest
 from stream.peerconnection import PeerConnection
-from stream.rtp import on_sent
+from stream.rtp import can_share, on_sent, share
 from stream.session import Session
 from stream.stats import Metrics, SessionStats
-from stream.tracks import TranslatedTrack
+from stream.tracks import EncodedTrack, TranslatedTrack
 
 
 class ViewerSession(Session):
@@ -19,27 +24,43 @@ class ViewerSession(Session):
 
     def __init__(self, config: ServerConfig, metrics: Metrics, source: CameraSession) -> None:
         super().__init__(config)
-        self.source = source
         self.stats = SessionStats(metrics)
-        self._broadcast = source.broadcast
-        self._inbox = self._broadcast.subscribe()
+        self._source = source
+        self._watcher: Watcher | None = None
+        self._inbox: Latest[Finished] | None = None
 
     # Session
 
     def _arrange(self, peer: PeerConnection) -> None:
-        track = TranslatedTrack(self._inbox, self.stats)
-        on_sent(peer.addTrack(track), track.note_sent)
         for transceiver in peer.getTransceivers():
+            if transceiver.kind == "video":
+                self._add_pictures(peer, transceiver)
             transceiver.direction = "sendonly"
+
+    def _add_pictures(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
+        if can_share():
+            self._watcher = self._source.encodings.join(transceiver._codecs[0])
+            track = EncodedTrack(self._watcher, self.stats)
+            sender = peer.addTrack(track)
+            share(sender, self._watcher.encoder, self._watcher.want_key_frame)
+            on_sent(sender, track.note_sent)
+        else:
+            self._inbox = self._source.broadcast.subscribe()
+            peer.addTrack(TranslatedTrack(self._inbox, self.stats))
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._watch_source(), name=f"{self.name} source")
 
     def _free(self) -> None:
-        self._broadcast.unsubscribe(self._inbox)
+        if self._watcher is not None:
+            self._source.encodings.leave(self._watcher)
+            self.stats.set_dropped(0, self._watcher.dropped)
+        if self._inbox is not None:
+            self._source.broadcast.unsubscribe(self._inbox)
+            self.stats.set_dropped(0, self._inbox.dropped)
 
     # Tasks of run()
 
     async def _watch_source(self) -> None:
-        await self._broadcast.ended()
+        await self._source.broadcast.ended()
         raise PeerLeft("the session that it watched has ended")

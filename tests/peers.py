@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
+    RTCRtpReceiver,
     RTCSessionDescription,
     VideoStreamTrack,
 )
@@ -57,32 +58,26 @@ class Camera(VideoStreamTrack):
         return frame
 
 
-class Peer:
-    """One browser's part: offers its camera, keeps what it receives."""
+class Screen:
+    """One end of a connection that keeps what it receives."""
 
-    def __init__(self, http: ClientSession, base: str, paint: Painter) -> None:
+    def __init__(self, http: ClientSession, base: str) -> None:
         self.http = http
         self.base = base
-        self.camera = Camera(paint)
         self.pc = PeerConnection(RTCConfiguration(iceServers=[]))
-        self.channel: RTCDataChannel = self.pc.createDataChannel("control")
-        self.messages: list[dict[str, Any]] = []
         self.frames: list[VideoFrame] = []
         self.location = ""
         self._changed = asyncio.Condition()
-        self._notifiers: set[asyncio.Task[None]] = set()
-        self._receiving: asyncio.Task[None] | None = None
-
-    async def connect(self, query: str = "", answer: bool = True) -> None:
-        """Offer; without ``answer``, never react to what the server answers."""
-        self.pc.addTrack(self.camera)
-        self.channel.on("message", self._on_message)
+        self._receiving: list[asyncio.Task[None]] = []
         self.pc.on("track", self._on_track)
+
+    async def post(self, path: str, answer: bool = True, **headers: str) -> str:
+        """Offer; without ``answer``, never react to what the server answers."""
         await self.pc.setLocalDescription(await self.pc.createOffer())
         async with self.http.post(
-            f"{self.base}/sessions{query}",
+            self.base + path,
             data=self.pc.localDescription.sdp,
-            headers={"Content-Type": "application/sdp"},
+            headers={"Content-Type": "application/sdp", **headers},
         ) as response:
             body = await response.text()
             assert response.status == 201, body
@@ -90,6 +85,7 @@ class Peer:
             self.location = response.headers["Location"]
         if answer:
             await self.pc.setRemoteDescription(RTCSessionDescription(body, "answer"))
+        return body
 
     async def until(self, condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
         """Wait until something that was received fulfils ``condition``; return its value."""
@@ -113,6 +109,49 @@ class Peer:
 
         return await self.until(find)
 
+    async def close(self) -> None:
+        await self.pc.close()
+        for receiving in self._receiving:
+            # aiortc does not end the track of a connection that never came about.
+            receiving.cancel()
+            await asyncio.wait([receiving])
+
+    def received(self, track: Any, item: Any) -> None:
+        """Keep what came in on a track."""
+        self.frames.append(item)
+
+    def _on_track(self, track: Any) -> None:
+        self._receiving.append(asyncio.create_task(self._receive(track)))
+
+    async def _receive(self, track: Any) -> None:
+        try:
+            while True:
+                self.received(track, await track.recv())
+                await self._notify()
+        except MediaStreamError:
+            return
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class Peer(Screen):
+    """One browser's part: offers its camera, keeps what it receives."""
+
+    def __init__(self, http: ClientSession, base: str, paint: Painter) -> None:
+        super().__init__(http, base)
+        self.camera = Camera(paint)
+        self.channel: RTCDataChannel = self.pc.createDataChannel("control")
+        self.messages: list[dict[str, Any]] = []
+        self._notifiers: set[asyncio.Task[None]] = set()
+
+    async def connect(self, query: str = "", answer: bool = True) -> None:
+        """Open a session."""
+        self.pc.addTrack(self.camera)
+        self.channel.on("message", self._on_message)
+        await self.post(f"/sessions{query}", answer)
+
     async def ask(self, changes: Any, ident: int = 1) -> dict[str, Any]:
         """Send a change over the data channel and wait for its answer."""
         self.channel.send(json.dumps({"id": ident, "set": changes}))
@@ -124,34 +163,41 @@ class Peer:
 
         return await self.until(find)
 
-    async def close(self) -> None:
-        await self.pc.close()
-        if self._receiving is not None:
-            # aiortc does not end the track of a connection that never came about.
-            self._receiving.cancel()
-            await asyncio.wait([self._receiving])
-
-    def _on_track(self, track: Any) -> None:
-        self._receiving = asyncio.create_task(self._receive(track))
-
-    async def _receive(self, track: Any) -> None:
-        try:
-            while True:
-                self.frames.append(await track.recv())
-                async with self._changed:
-                    self._changed.notify_all()
-        except MediaStreamError:
-            return
-
     def _on_message(self, message: str) -> None:
         self.messages.append(json.loads(message))
         notifier = asyncio.create_task(self._notify())
         self._notifiers.add(notifier)
         notifier.add_done_callback(self._notifiers.discard)
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+
+class Publisher(Screen):
+    """Sends a camera by WHIP."""
+
+    def __init__(self, http: ClientSession, base: str, paint: Painter) -> None:
+        super().__init__(http, base)
+        self.camera = Camera(paint)
+
+    async def connect(self, query: str = "", **headers: str) -> str:
+        """Publish; return the answer."""
+        self.pc.addTransceiver(self.camera, "sendonly")
+        return await self.post(f"/whip{query}", **headers)
+
+    @property
+    def id(self) -> str:
+        """The session's."""
+        return self.location.rpartition("/")[2]
+
+
+class Player(Screen):
+    """Watches a session by WHEP."""
+
+    async def connect(self, name: str, codec: str | None = None, **headers: str) -> str:
+        """Watch a session; return the answer."""
+        transceiver = self.pc.addTransceiver("video", "recvonly")
+        if codec is not None:
+            codecs = RTCRtpReceiver.getCapabilities("video").codecs
+            transceiver.setCodecPreferences([c for c in codecs if c.name in (codec, "rtx")])
+        return await self.post(f"/whep/{name}", **headers)
 
 
 def to_rgb(frame: VideoFrame) -> np.ndarray:
@@ -174,7 +220,7 @@ class Serving:
         self.app = server.app
         self.base = str(server.make_url("")).rstrip("/")
         self.http = http
-        self.peers: list[Peer] = []
+        self.peers: list[Screen] = []
 
     @property
     def engine(self) -> EngineThread:
@@ -195,6 +241,18 @@ class Serving:
         self.peers.append(peer)
         await peer.connect(query)
         return peer
+
+    async def publish(self, paint: Painter, query: str = "") -> Publisher:
+        publisher = Publisher(self.http, self.base, paint)
+        self.peers.append(publisher)
+        await publisher.connect(query)
+        return publisher
+
+    async def play(self, name: str, codec: str | None = None) -> Player:
+        player = Player(self.http, self.base)
+        self.peers.append(player)
+        await player.connect(name, codec)
+        return player
 
 
 @asynccontextmanager
