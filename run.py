@@ -17,6 +17,7 @@ from pipeline.config import TINY_PRESET
 from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine
 from pipeline.engines.engine import Size
 from pipeline.errors import PipelineError
+from stream.corrections import Corrections
 from stream.errors import StreamError
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
@@ -72,6 +73,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
     parser.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.add_argument(
+        "--without-correction",
+        action="append",
+        default=[],
+        choices=Corrections.names(),
+        help="leave aiortc as it is in this point; may be given several times",
+    )
     parser.set_defaults(run=serve)
 
 
@@ -100,7 +108,12 @@ def serve(options: argparse.Namespace) -> None:
     from stream.server import serve as serve_app
 
     engine = to_engine_config(options)
-    config = ServerConfig(options.host, options.port, max_sessions=options.max_sessions)
+    config = ServerConfig(
+        options.host,
+        options.port,
+        max_sessions=options.max_sessions,
+        corrections=to_corrections(options.without_correction),
+    )
 
     def on_listening(address: str) -> None:
         if not options.no_browser and has_display():
@@ -109,6 +122,14 @@ def serve(options: argparse.Namespace) -> None:
 
     factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
     asyncio.run(serve_app(config, factory, list_models(engine.model), on_listening=on_listening))
+
+
+def to_corrections(left_out: Sequence[str]) -> Corrections:
+    """All corrections but the named ones."""
+    corrections = Corrections()
+    for name in left_out:
+        corrections = corrections.without(name)
+    return corrections
 
 
 def has_display() -> bool:
@@ -159,6 +180,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cuda"), default="auto", help="cuda: a card's whole row"
     )
+    parser.add_argument(
+        "--glass",
+        choices=("bypass", "model"),
+        help="glass to glass in a real Chromium, beside stock aiortc: the transport alone, "
+        "or with the model",
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each --glass measurement")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.set_defaults(run=bench)
 
@@ -168,6 +196,9 @@ def bench(options: argparse.Namespace) -> None:
     from pipeline.bench import bench_engine
 
     engine = to_engine_config(options)
+    if options.glass:
+        bench_glass(engine if options.glass == "model" else None, options.seconds)
+        return
     if options.device == "cuda":
         bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
         return
@@ -177,6 +208,14 @@ def bench(options: argparse.Namespace) -> None:
         for name, value in result.items():
             print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
     print(json.dumps(result))
+
+
+def bench_glass(engine: EngineConfig | None, seconds: float) -> None:
+    """Measure the whole way; None for the transport alone."""
+    from stream import glass
+
+    factory = None if engine is None else lambda: build_engine(engine)
+    asyncio.run(glass.run(factory, seconds=seconds))
 
 
 def bench_card(size: Size, runs: int, only_json: bool) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from stream.corrections import Corrections
 from stream.errors import ConfigRefused
 
 _ICE_SERVER = re.compile(r"(stuns?|turns?):[^\s<>\"]+")
@@ -57,6 +58,8 @@ class ServerConfig:
     """What browsers are told to begin with; does for 1280x720."""
     max_frame_pixels: int = 4096 * 2304
     """A larger frame ends its session."""
+    corrections: Corrections = Corrections()
+    """What of aiortc is corrected; see :mod:`stream.rtp`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

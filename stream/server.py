@@ -82,7 +82,7 @@ async def serve(
     """
     # Bound before anything is loaded, so that a port in use is told at once.
     sock = bind(config)
-    rtp.install()
+    rtp.install(config.corrections)
     runner = web.AppRunner(
         create_app(config, engine_factory, models),
         access_log=None,
