@@ -98,6 +98,7 @@ def to_layout(config: UNetConfig) -> UNetLayout:
         heads=config.attention_head_dim,
         layers_per_block=1,
         mid_block=None,
+        only_cross_attention=(True,) * len(config.block_out_channels),
         linear_projection=True,
         in_channels=config.in_channels,
         out_channels=config.out_channels,
@@ -107,7 +108,7 @@ def to_layout(config: UNetConfig) -> UNetLayout:
 
 
 def make_teacher(student: UNetLayout, deepest: int) -> UNetLayout:
-    """What ``student`` was cut from: one stage, one resnet a stage and attention more.
+    """What ``student`` was cut from: a stage, a resnet a stage and self-attention more.
 
     The widths that both have are the same, so that weights and features can be compared.
     """
@@ -120,6 +121,7 @@ def make_teacher(student: UNetLayout, deepest: int) -> UNetLayout:
         heads=(2, student.heads, 4),
         layers_per_block=2,
         mid_block="attention",
+        only_cross_attention=(),
     )
 
 
