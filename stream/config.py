@@ -58,7 +58,7 @@ class ServerConfig:
     """What browsers are told to begin with; does for 1280x720."""
     max_frame_pixels: int = 4096 * 2304
     """A larger frame ends its session."""
-    corrections: Corrections = Corrections()
+    corrections: Corrections = field(default_factory=Corrections)
     """What of aiortc is corrected; see :mod:`stream.rtp`."""
 
     def __post_init__(self) -> None:
