@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from aiortc import MediaStreamTrack, RTCDataChannel
+from aiortc import MediaStreamTrack, RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
@@ -22,6 +22,7 @@ from stream.peerconnection import PeerConnection
 from stream.rtp import on_sent, received
 from stream.scheduler import EngineThread
 from stream.session import Session
+from stream.sound import Sound
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
 from stream.tracks import TranslatedTrack
@@ -60,10 +61,12 @@ class CameraSession(Session):
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
         self.encodings = Encodings(self.broadcast)
+        self.sound = Sound()
         self._engine = engine
         self._channel = ControlChannel()
         self._feed = Feed(self, controls)
         self._camera: MediaStreamTrack | None = None
+        self._microphone: MediaStreamTrack | None = None
         self._outbox = self.broadcast.subscribe() if sends_back else None
         # One change of settings at a time: the engine is asked in between.
         self._changing = asyncio.Lock()
@@ -116,14 +119,22 @@ class CameraSession(Session):
             if transceiver.kind == "video":
                 self._camera = transceiver.receiver.track
             else:
-                transceiver.direction = "inactive"
+                self._add_sound(peer, transceiver)
         if self._outbox is not None:
-            track = TranslatedTrack(self._outbox, self.stats)
+            track = TranslatedTrack(self._outbox, self.stats, self.sound.delay)
             on_sent(peer.addTrack(track), track.note_sent)
+
+    def _add_sound(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
+        self._microphone = transceiver.receiver.track
+        if self._microphone is None:
+            transceiver.direction = "inactive"  # there is nothing to send to who only listens
+        elif self._outbox is not None and transceiver._offerDirection == "sendrecv":
+            peer.addTrack(self.sound.listen())
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         self._engine.attach(self._feed)
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
+        tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
         tasks.create_task(self._push_stats(), name=f"{self.name} stats")
         tasks.create_task(self._channel.answer_messages(self.change), name=f"{self.name} control")
@@ -167,19 +178,26 @@ class CameraSession(Session):
                 frame = await self._camera.recv()
             except MediaStreamError:
                 raise PeerLeft("the camera's track has ended") from None
-            arrived = ArrivedFrame(frame, number, time.perf_counter())
+            stamp = received(self._camera, frame.pts)
+            complete_s = stamp.complete_s if stamp is not None else None
+            arrived = ArrivedFrame(frame, number, time.perf_counter(), complete_s)
             number += 1
-            self._count_arrival(frame)
+            self.stats.arrived()
+            if stamp is not None and stamp.decoded_s is not None:
+                self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
             if frame.width * frame.height > self._config.max_frame_pixels:
                 raise PeerLeft(f"a frame of {frame.width}x{frame.height} is too large")
             if not self._engine.submit(self._feed, arrived):
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
 
-    def _count_arrival(self, frame: VideoFrame) -> None:
-        self.stats.arrived()
-        stamp = received(self._camera, frame.pts)
-        if stamp is not None and stamp.decoded_s is not None:
-            self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
+    async def _receive_sound(self) -> None:
+        """Pass on every packet, until there is no more; the picture goes on without it."""
+        while self._microphone is not None:
+            try:
+                packet = await self._microphone.recv()
+            except MediaStreamError:
+                return
+            self.sound.put(packet, time.perf_counter())
 
     async def _to_camera_frame(self, frame: VideoFrame) -> VideoFrame:
         if frames.is_sendable(frame):

@@ -295,6 +295,14 @@ def prefer_codec(pc: RTCPeerConnection, codec_name: str = PREFERRED_CODEC) -> st
     return first
 
 
+def keep_opus(pc: RTCPeerConnection) -> None:
+    """Answer sound with Opus alone, which is sent on as it comes; like :func:`prefer_codec`."""
+    for transceiver in pc.getTransceivers():
+        if transceiver.kind == "audio":
+            codecs = transceiver._codecs
+            transceiver._codecs = [codec for codec in codecs if codec.name.lower() == "opus"]
+
+
 def _rank(codec: RTCRtpCodecParameters, codec_name: str) -> tuple[bool, bool, bool, int]:
     """Sort key: real codecs before retransmission, the named one first, simplest first."""
     profile = codec.parameters.get("profile-level-id", "")

@@ -15,6 +15,8 @@ class Corrections:
     """Lost packets and key frames asked for again, not too often (``feedback``)."""
     bounded_queues: bool = True
     """Only the newest decoded frame waits; a slow decoder skips (``receiver``)."""
+    sound: bool = True
+    """Sound comes at once and as it was encoded (``opus``)."""
     playout_delay: bool = True
     """Browsers are told to show frames at once (``playout``)."""
     start_bitrate: bool = True

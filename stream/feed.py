@@ -24,6 +24,8 @@ class ArrivedFrame:
     """Counts up within a session; results keep this order."""
     arrived_s: float
     """``time.perf_counter()`` when it was received."""
+    complete_s: float | None = None
+    """When its last packet was there, before it was decoded; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

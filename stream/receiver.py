@@ -14,6 +14,7 @@ from aiortc import RTCRtpReceiver
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RemoteStreamTrack
 
+from stream import opus
 from stream.corrections import Corrections
 from stream.feedback import MAX_NACKS, KeyFrameRequests, NackRequests
 from stream.jitterbuffer import EncodedFrame, JitterBuffer
@@ -60,11 +61,15 @@ class NewestQueue(asyncio.Queue[Any]):
             self._received.decoded(item.pts, time.perf_counter())
         return self._put_newest(item)
 
-    async def _put_newest(self, item: Any) -> None:
+    def put_newest(self, item: Any) -> None:
+        """Add ``item`` on the loop."""
         if self.full():
             self.get_nowait()
             self.dropped += 1
         self.put_nowait(item)
+
+    async def _put_newest(self, item: Any) -> None:
+        self.put_newest(item)
 
 
 class RemoteTrack(RemoteStreamTrack):  # type: ignore[misc]  # aiortc is seen as untyped
@@ -88,8 +93,12 @@ class RemoteTrack(RemoteStreamTrack):  # type: ignore[misc]  # aiortc is seen as
 
     @property
     def dropped(self) -> int:
-        """Decoded frames that nobody took in time."""
+        """Frames that nobody took in time."""
         return self._queue.dropped
+
+    def put(self, item: Any) -> None:
+        """Add what needs no decoder, on the loop."""
+        self._queue.put_newest(item)
 
 
 class DecoderQueue(queue.SimpleQueue[Any]):
@@ -146,7 +155,7 @@ class _Arrivals:
 
 
 class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyped
-    """Receives one audio or video stream. Audio goes aiortc's way."""
+    """Receives one audio or video stream."""
 
     def __init__(self, kind: str, transport: Any, corrections: Corrections) -> None:
         super().__init__(kind, transport)
@@ -159,6 +168,10 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
         self._nacks: NackRequests | None = None
         self._key_frames: KeyFrameRequests | None = None
         if kind != "video":
+            if corrections.sound:
+                self._RTCRtpReceiver__jitter_buffer: Any = opus.Intake(
+                    self._RTCRtpReceiver__timestamp_mapper.map, self._put_sound
+                )
             return
         if corrections.jitter_buffer:
             self._jitter_buffer = JitterBuffer()
@@ -169,6 +182,9 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
             self._RTCRtpReceiver__nack_generator = _Arrivals(self)
         if corrections.bounded_queues:
             self._RTCRtpReceiver__decoder_queue = DecoderQueue(self._overflowed)
+
+    def _put_sound(self, packet: Any) -> None:
+        self._track.put(packet)
 
     async def receive(self, parameters: Any) -> None:
         """Start, as aiortc does, and with it the task that asks for what is lost."""

@@ -178,9 +178,10 @@ def _add_start_bitrate(section: str, bitrate_bps: int) -> str:
 
 def _put_in_place(corrections: Corrections, max_bitrate_bps: int) -> None:
     connection = aiortc.rtcpeerconnection
-    if corrections.jitter_buffer or corrections.feedback or corrections.bounded_queues:
+    ours = (corrections.jitter_buffer, corrections.feedback, corrections.bounded_queues)
+    if any(ours) or corrections.sound:
         _replace(connection, "RTCRtpReceiver", partial(Receiver, corrections=corrections))
-    if corrections.bounded_queues or corrections.stamps:
+    if corrections.bounded_queues or corrections.stamps or corrections.sound:
         _replace(connection, "RemoteStreamTrack", partial(RemoteTrack, corrections=corrections))
     if corrections.stamps:
         _replace(connection, "RTCRtpSender", Sender)

@@ -11,7 +11,7 @@ from enum import Enum
 from aiortc import RTCConfiguration, RTCSessionDescription
 from aiortc.exceptions import InternalError, OperationError
 
-from stream.codecs import prefer_codec
+from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
 from stream.errors import OfferRefused, PeerLeft
 from stream.peerconnection import PeerConnection
@@ -64,6 +64,7 @@ class Session(ABC):
         try:
             await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             prefer_codec(peer)
+            keep_opus(peer)
             self._arrange(peer)
             await peer.setLocalDescription(await peer.createAnswer())
         except (OperationError, InternalError, ValueError, LookupError, AssertionError) as error:

@@ -21,7 +21,7 @@ MAX_LINES = 1000  # Chromium's offer of audio and video has 165
 MAX_CODEC_LINES = 400
 MAX_CANDIDATES = 64
 MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
-CODECS = {"video": ("VP8", "H264"), "audio": ("opus", "G722", "PCMU", "PCMA")}
+CODECS = {"video": ("VP8", "H264"), "audio": ("opus",)}
 
 _DIRECTIONS = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
 # What aiortc's parser raises on a malformed line.

@@ -12,6 +12,7 @@ from av.stream import Stream
 from stream.encodings import Watcher
 from stream.feed import Finished
 from stream.latest import Latest, SlotClosed
+from stream.sound import PictureDelay
 from stream.stamps import SentFrame
 from stream.stats import SessionStats
 
@@ -21,11 +22,12 @@ class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as
 
     kind = "video"
 
-    def __init__(self, stats: SessionStats) -> None:
+    def __init__(self, stats: SessionStats, delay: PictureDelay) -> None:
         super().__init__()
         self._stats = stats
-        # pts of the frame that is being encoded or sent, and when the encoder got it.
-        self._handed: tuple[int | None, float] | None = None
+        self._delay = delay
+        # The frame that is being encoded or sent, and when the encoder got it.
+        self._handed: tuple[Finished, float] | None = None
 
     def note_sent(self, sent: SentFrame) -> None:
         """Take the times of the frame that :meth:`recv` gave last; called by the sender.
@@ -33,20 +35,24 @@ class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as
         aiortc does not ask for a frame before the one before it is sent, so one is enough
         to remember.
         """
-        if self._handed is not None and self._handed[0] == sent.pts:
-            self._stats.stage("encode", (sent.encoded_s - self._handed[1]) * 1000)
-            self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
+        if self._handed is None or self._handed[0].frame.pts != sent.pts:
+            return
+        finished, taken_s = self._handed
+        self._stats.stage("encode", (sent.encoded_s - taken_s) * 1000)
+        self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
+        arrived = finished.arrived
+        self._delay.note(sent.sent_s - (arrived.complete_s or arrived.arrived_s))
 
     def _hand_over(self, finished: Finished, taken_s: float) -> None:
         self._stats.sent((taken_s - finished.arrived.arrived_s) * 1000)
-        self._handed = (finished.frame.pts, taken_s)
+        self._handed = (finished, taken_s)
 
 
 class TranslatedTrack(PictureTrack):
     """Gives the newest finished frame to aiortc's encoder, with the input's pts."""
 
-    def __init__(self, outbox: Latest[Finished], stats: SessionStats) -> None:
-        super().__init__(stats)
+    def __init__(self, outbox: Latest[Finished], stats: SessionStats, delay: PictureDelay) -> None:
+        super().__init__(stats, delay)
         self._outbox = outbox
 
     async def recv(self) -> VideoFrame:
@@ -74,8 +80,8 @@ class TranslatedTrack(PictureTrack):
 class EncodedTrack(PictureTrack):
     """Gives one viewer's share of the encodings to aiortc, which only has to send it."""
 
-    def __init__(self, watcher: Watcher, stats: SessionStats) -> None:
-        super().__init__(stats)
+    def __init__(self, watcher: Watcher, stats: SessionStats, delay: PictureDelay) -> None:
+        super().__init__(stats, delay)
         self._watcher = watcher
 
     async def recv(self) -> Packet[Stream]:

@@ -15,6 +15,7 @@ from stream.latest import Latest
 from stream.peerconnection import PeerConnection
 from stream.rtp import can_share, on_sent, share
 from stream.session import Session
+from stream.sound import SoundTrack
 from stream.stats import Metrics, SessionStats
 from stream.tracks import EncodedTrack, TranslatedTrack
 
@@ -28,6 +29,7 @@ class ViewerSession(Session):
         self._source = source
         self._watcher: Watcher | None = None
         self._inbox: Latest[Finished] | None = None
+        self._sound: SoundTrack | None = None
 
     # Session
 
@@ -35,23 +37,29 @@ class ViewerSession(Session):
         for transceiver in peer.getTransceivers():
             if transceiver.kind == "video":
                 self._add_pictures(peer, transceiver)
+            else:
+                self._sound = self._source.sound.listen()
+                peer.addTrack(self._sound)
             transceiver.direction = "sendonly"
 
     def _add_pictures(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
+        delay = self._source.sound.delay
         if can_share():
             self._watcher = self._source.encodings.join(transceiver._codecs[0])
-            track = EncodedTrack(self._watcher, self.stats)
+            track = EncodedTrack(self._watcher, self.stats, delay)
             sender = peer.addTrack(track)
             share(sender, self._watcher.encoder, self._watcher.want_key_frame)
             on_sent(sender, track.note_sent)
         else:
             self._inbox = self._source.broadcast.subscribe()
-            peer.addTrack(TranslatedTrack(self._inbox, self.stats))
+            peer.addTrack(TranslatedTrack(self._inbox, self.stats, delay))
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._watch_source(), name=f"{self.name} source")
 
     def _free(self) -> None:
+        if self._sound is not None:
+            self._sound.stop()
         if self._watcher is not None:
             self._source.encodings.leave(self._watcher)
             self.stats.set_dropped(0, self._watcher.dropped)

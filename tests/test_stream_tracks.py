@@ -12,6 +12,7 @@ from av import VideoFrame
 
 from stream.feed import ArrivedFrame, Finished
 from stream.latest import Latest
+from stream.sound import PictureDelay
 from stream.stamps import SentFrame
 from stream.stats import Metrics, SessionStats
 from stream.tracks import TranslatedTrack
@@ -28,7 +29,7 @@ def finished(number: int, pts: int) -> Finished:
 def make_track() -> tuple[TranslatedTrack, Latest[Finished], SessionStats]:
     outbox: Latest[Finished] = Latest()
     stats = SessionStats(Metrics())
-    return TranslatedTrack(outbox, stats), outbox, stats
+    return TranslatedTrack(outbox, stats, PictureDelay()), outbox, stats
 
 
 async def test_frames_are_counted() -> None:
