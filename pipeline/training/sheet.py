@@ -18,11 +18,14 @@ from pipeline.pixels import to_images, to_pixels
 from pipeline.tiny import TinyModel
 from pipeline.training.paired import measure
 from pipeline.training.pairs import Shard, TargetNetwork
+from pipeline.training.pictures import load_pictures
 from pipeline.training.stages import StageOptions
 from pipeline.weights import TINY_WEIGHTS, embedded
 
 TILE_PX = 128
-SHEET_PICTURES = 4
+SHEET_SOURCES = ("astronaut", "coffee", "basketball1", "leuvenA", "home")
+"""Held-out pictures of the sheet: a face, a table, people in a room, a street, a house."""
+SHEET_PX = 256
 CAPTION_PX = 14
 
 
@@ -43,15 +46,27 @@ def draw_sheet(options: StageOptions) -> None:
     (folder / "held-out.json").write_text(
         json.dumps({"mean": summary, "styles": by_style}, indent=1) + "\n"
     )
-    sheet = make_sheet(model, held_out)
+    sheet = make_sheet(model, load_sheet_photos(options.data / "pictures"))
     cv2.imwrite(str(folder / "contact-sheet.jpg"), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     print(json.dumps(summary))
 
 
-def make_sheet(model: TinyModel, held_out: Shard) -> Image:
+def load_sheet_photos(folder: Path) -> Image:
+    """The middle square of each of SHEET_SOURCES, (N, 256, 256, 3) RGB."""
+    by_name = {picture.name: picture.image for picture in load_pictures(folder)}
+    photos = []
+    for name in SHEET_SOURCES:
+        image = by_name[name]
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        square = image[top : top + side, left : left + side]
+        photos.append(cv2.resize(square, (SHEET_PX, SHEET_PX), interpolation=cv2.INTER_AREA))
+    return np.stack(photos)
+
+
+def make_sheet(model: TinyModel, photos: Image) -> Image:
     """Held-out pictures across, styles down: target above result."""
     network = TargetNetwork()
-    photos = held_out.photos[:: max(1, len(held_out.photos) // SHEET_PICTURES)][:SHEET_PICTURES]
     columns = []
     for index, style in enumerate(STYLES):
         targets = np.concatenate([network.stylise(photo, index) for photo in photos], axis=1)
@@ -60,7 +75,7 @@ def make_sheet(model: TinyModel, held_out: Shard) -> Image:
         scale = TILE_PX / photos.shape[1]
         tile = cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         columns.append(caption(tile, style.name))
-    rows = [np.concatenate(columns[i : i + 3], axis=1) for i in range(0, len(columns), 3)]
+    rows = [np.concatenate(columns[i : i + 2], axis=1) for i in range(0, len(columns), 2)]
     return np.concatenate(rows, axis=0)
 
 
