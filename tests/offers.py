@@ -98,6 +98,65 @@ a=rtcp-mux-only
 """
 
 
+# A browser that watches: one transport, its own candidate hidden behind a name.
+_PLAYER = f"""v=0
+o=- 4611731400430051336 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=extmap-allow-mixed
+a=msid-semantic: WMS
+m=video 9 UDP/TLS/RTP/SAVPF 96 97 103 104
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=candidate:1 1 udp 2113937151 0b6b7cf8-7e0d-4b5c-9a3a-5bd2a5ce3f1e.local 50504 typ host
+a=ice-ufrag:nxcM
+a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se
+a=ice-options:trickle
+a=fingerprint:sha-256 {FINGERPRINT}
+a=setup:actpass
+a=mid:0
+a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
+a=extmap:6 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay
+a=recvonly
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:96 VP8/90000
+a=rtcp-fb:96 goog-remb
+a=rtcp-fb:96 nack
+a=rtcp-fb:96 nack pli
+a=rtpmap:97 rtx/90000
+a=fmtp:97 apt=96
+a=rtpmap:103 H264/90000
+a=rtcp-fb:103 goog-remb
+a=rtcp-fb:103 nack
+a=rtcp-fb:103 nack pli
+a=fmtp:103 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f
+a=rtpmap:104 rtx/90000
+a=fmtp:104 apt=103
+m=audio 9 UDP/TLS/RTP/SAVPF 111 9 0
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=ice-ufrag:nxcM
+a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se
+a=ice-options:trickle
+a=fingerprint:sha-256 {FINGERPRINT}
+a=setup:actpass
+a=mid:1
+a=recvonly
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+a=fmtp:111 minptime=10;useinbandfec=1
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+"""
+
+
+def player() -> str:
+    """Return what a browser offers that only watches."""
+    return _crlf(_PLAYER)
+
+
 def obs(profile: str = "42e01f", mode: str = "1") -> str:
     """Return what OBS offers."""
     h264 = f"level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
+from conformance import CONFIG, FRAGMENT, ICE_SERVERS, ORIGIN, SDP, Case, ask, by_requirement
 from engines import ColourEngine
 from offers import gstreamer, obs
 from peers import DEADLINE_S, Publisher, Serving, flat, serving
@@ -18,18 +17,8 @@ from stream import rtp
 from stream.config import IceServer, ServerConfig
 from stream.errors import ConfigRefused
 
-SDP = {"Content-Type": "application/sdp"}
-FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
-ORIGIN = "https://studio.example.org"
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
-CONFIG = ServerConfig(
-    origins=(ORIGIN,),
-    ice_servers=(
-        IceServer("stun:stun.example.org"),
-        IceServer("turn:turn.example.org?transport=udp", "ann", 'a "b" \\c'),
-    ),
-)
 USABLE = (
     "a=ice-ufrag:nxcM\r\na=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se\r\n"
     "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
@@ -49,20 +38,6 @@ def corrected() -> Iterator[None]:
 async def server() -> AsyncIterator[Serving]:
     async with serving(ColourEngine, CONFIG) as running:
         yield running
-
-
-@dataclass(frozen=True)
-class Case:
-    """One request, and what the answer has to be."""
-
-    requirement: str
-    method: str
-    path: str
-    status: int
-    body: str = ""
-    request: dict[str, str] = field(default_factory=dict)
-    answer: dict[str, str | None] = field(default_factory=dict)
-    """Headers: a pattern, or None for one that must not be there."""
 
 
 def spoiled(old: str, new: str) -> str:
@@ -89,11 +64,7 @@ ENDPOINT = [
         201,
         obs(),
         SDP,
-        {
-            "Link": r'<stun:stun\.example\.org>; rel="ice-server", '
-            r'<turn:turn\.example\.org\?transport=udp>; rel="ice-server"; username="ann"; '
-            r'credential="a \\"b\\" \\\\c"; credential-type="password"'
-        },
+        {"Link": ICE_SERVERS},
     ),
     Case("4.2: another type of body is refused", "POST", "/whip", 415, obs(), {}),
     Case("4.2: no SDP is refused", "POST", "/whip", 400, "hello", SDP),
@@ -243,30 +214,6 @@ SESSION = [
         request={"If-Match": '"one"'},
     ),
 ]
-
-
-async def ask(server: Serving, case: Case, location: str = "") -> Any:
-    """Send a case's request and check its answer; return its body."""
-    url = server.base + case.path.format(location)
-    data = case.body or None
-    async with server.http.request(
-        case.method, url, data=data, headers=case.request, skip_auto_headers=["Content-Type"]
-    ) as response:
-        body = await response.text()
-        assert response.status == case.status, body
-        for name, pattern in case.answer.items():
-            got = ", ".join(response.headers.getall(name, []))
-            assert (pattern is None) == (name not in response.headers), (name, got)
-            assert pattern is None or re.fullmatch(pattern, got), (name, got)
-        if case.status >= 400:
-            assert response.content_type == "application/problem+json"
-        elif case.method != "POST":
-            assert not body
-        return body
-
-
-def by_requirement(case: Case) -> str:
-    return f"{case.method} {case.requirement}"
 
 
 @pytest.mark.parametrize("case", ENDPOINT, ids=by_requirement)
