@@ -55,11 +55,15 @@ def probe_h264() -> H264Choice:
 
 
 def thread_count(pixels: int) -> int:
-    """Return the number of threads that pay off for a picture of this size."""
+    """Return the number of threads that pay off for a picture of this size.
+
+    One where the model needs the processors: libvpx's threads wait for each other by
+    spinning, so that on two busy cores two of them took 4.5 s for a frame of 1280x720.
+    """
     cpus = os.cpu_count() or 1
-    if pixels <= SMALL_PIXELS:
+    if pixels <= SMALL_PIXELS or cpus < 4:
         return 1
-    return min(cpus, 2 if pixels <= LARGE_PIXELS else 4)
+    return 2 if pixels <= LARGE_PIXELS or cpus < 8 else 4
 
 
 def _open(name: str, plan: EncoderPlan, options: dict[str, str]) -> VideoCodecContext:
