@@ -1,0 +1,120 @@
+// @ts-check
+/**
+ * A bare page that plays one session: a Browser Source for OBS, or a screen on a stage.
+ *
+ * It lies at /view/{id or name}. Its query says how it looks: `muted=1`, `fit=cover` (fill the
+ * window) or `contain` (show all), `mirror=1`. Every other name is a control of the session,
+ * set once when it begins to play: `prompt`, `strength`, `seed`, `stability`, `transition_s`,
+ * `bypass`. After a #, the token of a server that asks for one: there nobody logs it.
+ */
+
+const PAUSE_MS = 1000;
+const WATCH_MS = 1000;
+const SILENCE_MS = 4000; // no picture for so long: ask whether there is still a session
+const STANDSTILL_MS = 15_000; // only a new connection helps
+
+const { body } = document;
+const video = /** @type {HTMLVideoElement} */ (document.getElementById('screen'));
+const session = location.pathname.split('/').at(-1);
+const token = location.hash.slice(1);
+const authorization = token ? { Authorization: `Bearer ${token}` } : /** @type {{}} */ ({});
+const query = new URLSearchParams(location.search);
+const take = (/** @type {string} */ key) => {
+  const value = query.get(key);
+  query.delete(key);
+  return value;
+};
+
+video.muted = take('muted') === '1';
+body.dataset.fit = take('fit') ?? 'contain';
+if (take('mirror') === '1') body.dataset.mirror = '';
+const controls = Object.fromEntries([...query].map(([key, text]) => [key, toValue(key, text)]));
+let steered = ''; // the session that has these controls already
+
+/** @param {string} key @param {string} text */
+function toValue(key, text) {
+  if (key === 'prompt') return text;
+  return key === 'bypass' ? text === '1' || text === 'true' : Number(text);
+}
+
+/** @param {string} path @param {RequestInit & {headers?: Record<string, string>}} [init] */
+function ask(path, init) {
+  return fetch(path, { ...init, headers: { ...authorization, ...init?.headers } });
+}
+
+/** Set the controls, once for each session. @param {string} id */
+async function steer(id) {
+  if (id === steered || Object.keys(controls).length === 0) return;
+  steered = id;
+  const body = JSON.stringify(controls);
+  const response = await ask(`/sessions/${id}/controls`, { method: 'PATCH', body });
+  if (!response.ok) console.warn((await response.json()).detail);
+}
+
+/** Play a stream; where sound needs a click first, without it. @param {MediaStream} stream */
+async function show(stream) {
+  video.srcObject = stream;
+  await video.play().catch(({ name, message }) => {
+    if (name !== 'NotAllowedError') return;
+    console.warn(`Without sound, for nobody has clicked: ${message}`);
+    video.muted = true;
+    return video.play();
+  });
+}
+
+/** @param {RTCPeerConnection} pc @returns {Promise<string>} the URL of this viewer's session */
+async function connect(pc) {
+  pc.addTransceiver('video', { direction: 'recvonly' });
+  if (!video.muted) pc.addTransceiver('audio', { direction: 'recvonly' });
+  pc.ontrack = ({ streams: [stream] }) => show(stream);
+  await pc.setLocalDescription();
+  const response = await ask(`/whep/${session}`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/sdp' },
+    body: pc.localDescription?.sdp,
+  });
+  if (response.status !== 201) throw new Error((await response.json()).detail);
+  await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+  return /** @type {string} */ (response.headers.get('Location'));
+}
+
+/** Return when nothing more will be seen. @param {RTCPeerConnection} pc @param {string} url */
+async function watch(pc, url) {
+  let [frames, changed_ms] = [0, performance.now()];
+  while (!['failed', 'closed'].includes(pc.connectionState)) {
+    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    const stats = [...(await pc.getStats()).values()];
+    const { framesDecoded = 0 } = stats.find((s) => s.framesDecoded !== undefined) ?? {};
+    if (framesDecoded !== frames) changed_ms = performance.now();
+    frames = framesDecoded;
+    const silence_ms = performance.now() - changed_ms;
+    if (silence_ms > STANDSTILL_MS) return;
+    if (silence_ms > SILENCE_MS && !(await ask(url, { method: 'HEAD' })).ok) return;
+  }
+}
+
+/** Connect, play, and tell when it has ended; never throws. */
+async function play() {
+  const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  let url = '';
+  const leave = () => url && ask(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+  addEventListener('pagehide', leave, { once: true });
+  try {
+    url = await connect(pc);
+    await steer(url.split('/')[2]);
+    await watch(pc, url);
+  } catch (error) {
+    console.info(`Not live: ${/** @type {Error} */ (error).message}`);
+  }
+  removeEventListener('pagehide', leave);
+  body.dataset.state = 'waiting';
+  leave();
+  pc.close();
+}
+
+export {}; // a module, which may wait below
+video.onplaying = () => (body.dataset.state = 'live');
+for (;;) {
+  await play();
+  await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+}
