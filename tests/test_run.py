@@ -1,0 +1,207 @@
+"""The command line, as a person types it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+import cv2
+import pytest
+from clips import read_clip, write_clip
+from scenes import distance, draw_scene
+
+import run
+from pipeline.engines import Size
+
+ROOT = Path(__file__).parent.parent
+DEADLINE_S = 120
+
+
+def list_commands() -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (
+        action.choices
+        for action in run.make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(commands)
+
+
+@pytest.mark.parametrize("command", run.COMMANDS)
+def test_help_is_complete(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help of each command tells what every flag does, and ends well."""
+    with pytest.raises(SystemExit) as ended:
+        run.main([command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for action in list_commands()[command]._actions:
+        assert action.help, action.dest
+        assert (action.option_strings or [action.dest])[-1] in shown
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help alone names every command."""
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in run.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--port", "0"], ["serve"]])
+def test_no_command_serves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """run.py alone, or with flags alone, is serve."""
+    served: list[argparse.Namespace] = []
+    monkeypatch.setattr(run, "serve", served.append)
+    assert run.main(arguments) == 0
+    assert [options.command for options in served] == ["serve"]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--prot 80", "unrecognized arguments: --prot"),
+        ("nonsense", "unrecognized arguments: nonsense"),
+        ("serve --port http", "argument --port: invalid int value: 'http'"),
+        ("serve --engine tpu", "argument --engine: invalid choice: 'tpu'"),
+        ("translate", "required: src, dst"),
+        ("translate a b --strength much", "argument --strength: invalid float value: 'much'"),
+        ("train magic", "argument stage: invalid choice: 'magic'"),
+    ],
+)
+def test_flag_that_is_none_is_named(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that cannot be read names itself, with status 2."""
+    with pytest.raises(SystemExit) as ended:
+        run.main(line.split())
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("serve --port 70000", "--port must be from 0 to 65535 (got 70000)"),
+        ("serve --max-sessions 0", "--max-sessions must be at least 1 (got 0)"),
+        ("serve --size 100x100", "multiples of 16 between 64 and 1024 (got 100x100)"),
+        ("serve --size large", 'a size is written "320x240" or "256" (got "large")'),
+        ("serve --size 0", "a width and a height above 0"),
+        ("serve --model huge", '--model knows "sdxs-tiny" (got "huge")'),
+        ("bench --threads -2", "--threads takes 0 to 256, 0 for all (got -2)"),
+        ("bench --runs 0", "--runs takes 1 or more (got 0)"),
+        ("translate SRC DST --strength 1.5", "--strength takes 0 to 1 (got 1.5)"),
+        ("translate SRC DST --stability nan", "--stability takes 0 to 1 (got nan)"),
+        ("translate SRC DST --seed -1", "--seed takes 0 to 2147483647 (got -1)"),
+        ("translate gone.mp4 DST", "gone.mp4 is missing; SRC is a file"),
+        ("translate SRC dst.txt", "dst.txt has no ending that says a format"),
+        ("translate SRC SRC", "is SRC itself"),
+        ("translate SRC DST --prompt starry-nihgt", "the nearest are starry-night"),
+        ("train export --folder gone", "there is no checkpoint gone"),
+        ("train paired --steps -5", "--steps must be at least 0 (got -5)"),
+    ],
+)
+def test_value_out_of_range_is_named(
+    line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that cannot be is answered with one sentence and status 1; nothing is written."""
+    source = tmp_path / "src.png"
+    cv2.imwrite(str(source), draw_scene(Size(64, 64)))
+    line = line.replace("SRC ", f"{source} ").replace("DST", str(tmp_path / "dst.png"))
+    line = line.replace(" SRC", f" {source}")
+    assert run.main(line.split()) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.startswith(f"run.py {line.split()[0]}: ")
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["src.png"]
+
+
+def test_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A second server on a port says which port and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run.main(["--port", str(port), "--no-browser"]) == 1
+    said = capsys.readouterr().err
+    assert f"port {port} is in use; choose another with --port" in said
+
+
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run run.py in a process of its own, which ends with the test."""
+    command = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with command:
+        try:
+            yield command
+        finally:
+            command.kill()
+
+
+def test_translate_shows_its_progress(tmp_path: Path) -> None:
+    """A video is translated by the embedded model, its sound kept, with a bar on the way."""
+    write_clip(tmp_path / "src.mp4", frames=12)
+    prompt = "ink-wash:0.6 + frost:0.4"
+    files = tmp_path / "src.mp4", tmp_path / "dst.webm"
+    with started("translate", *files, "--prompt", prompt, "--threads", "1") as command:
+        _, said = command.communicate(timeout=DEADLINE_S)
+    assert command.returncode == 0, said
+    assert b"12/12" in said
+    before, after = read_clip(tmp_path / "src.mp4"), read_clip(tmp_path / "dst.webm")
+    assert after.codecs == ["vp9", "opus"]
+    assert len(after.images) == 12
+    assert distance(after.images[5], before.images[5]) > 10
+
+
+def test_interrupted_translation_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C in mid-file ends with status 130, and what was there is there as it was."""
+    write_clip(tmp_path / "src.mp4", frames=900, sound=None, size=(64, 64))
+    (tmp_path / "dst.mp4").write_text("precious")
+    files = tmp_path / "src.mp4", tmp_path / "dst.mp4"
+    with started("translate", *files, "--overwrite", "--threads", "1") as command:
+        assert isinstance(command.stderr, BufferedReader)
+        said = b""
+        # The encoder holds the first frames back; then there is a part of DST on the disk.
+        while max(map(int, re.findall(rb" (\d+)/900", said)), default=0) < 100:
+            piece = command.stderr.read1(4096)
+            assert piece, said
+            said += piece
+        assert len(list(tmp_path.iterdir())) == 3
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=DEADLINE_S)
+    assert command.returncode == 130
+    assert b"Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dst.mp4", "src.mp4"]
+    assert (tmp_path / "dst.mp4").read_text() == "precious"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_bench_ends_with_one_json_object() -> None:
+    """Bench --json prints one line with every figure of the step, and nothing else."""
+    with started("bench", "--json", "--size", "64", "--threads", "1", "--runs", "5") as command:
+        out, said = command.communicate(timeout=3 * DEADLINE_S)
+    assert command.returncode == 0, said
+    (line,) = out.decode().splitlines()
+    figures = json.loads(line)
+    assert figures["engine"] == "openvino"
+    assert figures["model"] == "sdxs-tiny"
+    assert figures["size"] == "64x64"
+    assert (figures["threads"], figures["runs"]) == (1, 5)
+    assert "1 threads" in figures["device"]
+    assert 0 < figures["step_ms_p50"] <= figures["step_ms_p95"]
+    for stage in ("encode", "unet", "decode"):
+        assert figures[f"{stage}_ms_p50"] > 0
+    assert figures["peak_rss_mb"] > 50
+    assert figures["compared_ms_p50"] is figures["ratio"] is None
