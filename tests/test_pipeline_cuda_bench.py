@@ -19,7 +19,7 @@ from simulated.device import SimulatedDevice
 @pytest.fixture
 def device(monkeypatch):
     """A running simulated device, with frames converted in plain torch."""
-    decision = launcher.Decision(None, "frame conversion in plain torch: for this test")
+    decision = launcher.Decision(None, "frames in plain torch: for this test")
     monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
     with torch.no_grad(), SimulatedDevice() as running:
         yield running

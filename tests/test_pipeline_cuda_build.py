@@ -30,7 +30,7 @@ SIZE = Size(64, 64)
 @pytest.fixture
 def no_kernels(monkeypatch):
     """Frames are converted in plain torch."""
-    decision = launcher.Decision(None, "frame conversion in plain torch: for this test")
+    decision = launcher.Decision(None, "frames in plain torch: for this test")
     monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
 
 

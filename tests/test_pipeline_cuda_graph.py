@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ LATENTS = (4, 8, 8)
 @pytest.fixture
 def device(monkeypatch):
     """A running simulated device, with frames converted in plain torch."""
-    decision = launcher.Decision(None, "frame conversion in plain torch: for this test")
+    decision = launcher.Decision(None, "frames in plain torch: for this test")
     monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
     with torch.no_grad(), SimulatedDevice() as running:
         yield running
@@ -161,23 +162,57 @@ def test_half_precision_gives_eagers_pictures(device):
     assert play(engine, step, SCRIPT[:3], torch.float16) <= 2
 
 
-def test_the_kernels_run_inside_the_graph(device, step, monkeypatch):
-    """The frame kernels' own source, launched by the real launcher, gives the same pictures."""
+@pytest.fixture
+def launches(device, monkeypatch):
+    """Own kernels: the real launcher, and the kernels' own source on the CPU."""
     pytest.importorskip("cuda.core")
-    decision = launcher.Decision(host_kernels.kernels(), "own kernels")
-    monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
-    launches = []
-    monkeypatch.setattr(
-        "cuda.core.launch", lambda *a: (launches.append(a[2].name), host_kernels.launch(*a))
-    )
+    seen: list[str] = []
+
+    def launch(stream, config, kernel, *arguments):
+        seen.append(kernel.name)
+        host_kernels.launch(stream, config, kernel, *arguments)
+
+    monkeypatch.setattr("cuda.core.launch", launch)
+    decision = launcher.Decision(host_kernels.kernels(), "own kernels for frames, on the host")
+    monkeypatch.setattr(launcher, "_decisions", {DEVICE: decision})
+    # The bodies below see the device's tensors as the CPU's.
+    monkeypatch.setattr(launcher, "kernels_for", lambda _: launcher._decisions[DEVICE])
     device.bodies = {
         torch.ops.sdxs.frames_to_pixels.default: operations.cuda_frames_to_pixels,
         torch.ops.sdxs.pixels_to_frames.default: operations.cuda_pixels_to_frames,
     }
+    return seen
+
+
+def test_the_kernels_run_inside_the_graph(device, step, launches):
+    """The frame kernels' own source, launched by the real launcher, gives the same pictures."""
     engine = make_engine(device, step)
+    assert "own kernels for frames" in engine.device
     launches.clear()
     assert play(engine, step, SCRIPT[:4]) <= 1
     assert launches.count("frames_to_pixels") == launches.count("pixels_to_frames") == 4
+    assert device.replays == 4
+
+
+@pytest.mark.parametrize("when", ["capturing", "always"])
+@pytest.mark.usefixtures("launches")
+def test_kernels_that_fail_are_given_up_before_graphs(when, device, step, monkeypatch, caplog):
+    """Where own kernels cannot be launched or captured, plain torch is captured instead."""
+    from cuda.core._utils.cuda_utils import CUDAError
+
+    def launch(*arguments):
+        if when == "always" or torch.cuda.is_current_stream_capturing():
+            raise CUDAError("CUDA_ERROR_INVALID_VALUE:\nthis is a test")
+        host_kernels.launch(*arguments)
+
+    monkeypatch.setattr("cuda.core.launch", launch)
+    engine = make_engine(device, step)
+    assert engine.name == "cuda-graph"
+    assert engine.graph_sizes == [1, 2]
+    assert "frames in plain torch: with own kernels, the frame kernels could not" in engine.device
+    assert caplog.text.count("frames in plain torch") == 1
+    assert play(engine, step, SCRIPT[:4]) <= 1
+    assert device.replays == 4
 
 
 def jobs_of(*seeds: int, step, settings=CALM) -> list[Job]:
@@ -469,6 +504,20 @@ def test_a_model_that_does_not_fit_is_refused(device, step):
     """A model too large for the card is refused with a way out."""
     with pytest.raises(EngineError, match="choose a smaller --size"):
         make_engine(device, NeedsMemory(step, 0))
+
+
+def test_a_step_that_does_not_run_is_refused(device, step):
+    """A step that fails eagerly too is an error of the engine, with the step's reason."""
+    broken = replace(to_cuda_model(step), step=BrokenStep())
+    with pytest.raises(EngineError, match="small does not run: no kernel image is available"):
+        CudaGraphEngine(broken, SIZE, torch.float32, (1,))
+
+
+class BrokenStep:
+    """A step for which the card has no kernels."""
+
+    def draw(self, pixels, noise, tokens, pooled, strength):
+        raise RuntimeError("no kernel image is available")
 
 
 def test_weights_that_draw_one_picture_are_refused(device, step):

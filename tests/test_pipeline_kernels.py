@@ -301,9 +301,7 @@ def undecided(monkeypatch, tmp_path):
     """A machine that has decided nothing yet, with a card of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    launcher.kernels_for.cache_clear()
-    yield
-    launcher.kernels_for.cache_clear()
+    monkeypatch.setattr(launcher, "_decisions", {})
 
 
 def converted(frames: torch.Tensor) -> torch.Tensor:
@@ -345,7 +343,7 @@ def test_without_kernels_torch_takes_over(fault, reason, monkeypatch, tmp_path, 
     assert torch.equal(converted(frames), expected)
     sentences = [record.message for record in caplog.records]
     assert len(sentences) == 1
-    assert sentences[0].startswith("frame conversion in plain torch: ")
+    assert sentences[0].startswith("frames in plain torch: ")
     assert reason in sentences[0]
     assert "\n" not in sentences[0]
 

@@ -59,7 +59,7 @@ class CudaBenchResult:
     runs: int
     start_s: float
     memory_mb: float
-    """The most that torch held at once, weights included."""
+    """The most that torch took from the card at once, weights included."""
     batches: list[BatchTimes]
 
     def to_dict(self) -> dict[str, object]:
@@ -117,7 +117,7 @@ def bench_cuda(make_engine: Callable[[], CudaGraphEngine], runs: int) -> CudaBen
         cudnn=torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
         runs=runs,
         start_s=round(start_s, 2),
-        memory_mb=torch.cuda.max_memory_allocated() / 1e6,
+        memory_mb=torch.cuda.max_memory_reserved() / 1e6,
         batches=batches,
     )
     engine.close()

@@ -120,7 +120,7 @@ class CudaGraphEngine:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._is_closed = False
         prepare_libraries()
-        self._kernels = launcher.kernels_for(self._device).reason
+        launcher.kernels_for(self._device)
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = self._make_stream()
         self.shape = BatchShape(
@@ -251,29 +251,38 @@ class CudaGraphEngine:
         return fitting[0]
 
     def _capture(self, batch: int) -> None:
-        with self.on_stream():
-            for _ in range(WARM_UP_RUNS):
-                self.run_eagerly(batch)
-        if self.reason:
-            return
-        graph = torch.cuda.CUDAGraph()
+        """Warm up and capture one batch size, giving up what fails: own kernels, then graphs."""
         try:
-            # thread_local: other threads may use the device meanwhile, as decoders and loaders do.
-            with (
-                self.on_stream(),
-                torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ),
-            ):
-                self.run_eagerly(batch)
+            with self.on_stream():
+                for _ in range(WARM_UP_RUNS):
+                    self.run_eagerly(batch)
+            if not self.reason:
+                self._graphs[batch] = self._record(batch)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
-            self._turn_off(list(self._graphs), f"capturing failed: {first_line(error)}")
-            # The capture may have left the stream unusable.
+        except (RuntimeError, EngineError) as error:
+            # A broken capture may leave its stream unusable.
+            torch.cuda.synchronize(self._device)
             self._stream = self._make_stream()
-        else:
-            self._graphs[batch] = graph
+            if launcher.kernels_for(self._device).kernels is not None:
+                launcher.turn_off(self._device, f"with own kernels, {first_line(error)}")
+            elif not self.reason:
+                self._turn_off(list(self._graphs), f"capturing failed: {first_line(error)}")
+            else:
+                raise EngineError(f"{self.model} does not run: {first_line(error)}") from error
+            self._capture(batch)
+
+    def _record(self, batch: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with (
+            self.on_stream(),
+            # thread_local: other threads may use the device meanwhile, as decoders and loaders do.
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ),
+        ):
+            self.run_eagerly(batch)
+        return graph
 
     def _compare_with_eager(self) -> None:
         """Turn the graphs off unless they give what eager gives, for whatever input and setting.
@@ -321,7 +330,7 @@ class CudaGraphEngine:
             f"{str(self.shape.dtype).removeprefix('torch.')}, "
             + (f"graphs of batch {graphs}" if graphs else "no graphs")
             + (f" ({self.reason})" if self.reason else "")
-            + f", {self._kernels}"
+            + f", {launcher.kernels_for(self._device).reason}"
         )
 
     def _card(self) -> str:

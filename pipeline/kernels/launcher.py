@@ -7,7 +7,6 @@ is new enough, an architecture the compiler knows) leaves the work to plain torc
 from __future__ import annotations
 
 import ctypes
-import functools
 import io
 import logging
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
 from pipeline.kernels.frame_format import FrameFormat
 
 if TYPE_CHECKING:
@@ -45,18 +44,26 @@ class Decision:
     """For a person: what was decided and why."""
 
 
-@functools.cache
+_decisions: dict[torch.device, Decision] = {}
+
+
 def kernels_for(device: torch.device) -> Decision:
     """Decide, at the first call for a device, whether it runs the kernels. Logs the reason."""
-    try:
-        kernels = Kernels.load(device)
-    except KernelsUnavailable as error:
-        decision = Decision(None, f"frame conversion in plain torch: {error}")
-        logger.warning(decision.reason)
-    else:
-        decision = Decision(kernels, f"frame conversion by own kernels, {kernels.arch}")
-        logger.info(decision.reason)
-    return decision
+    if device not in _decisions:
+        try:
+            kernels = Kernels.load(device)
+        except KernelsUnavailable as error:
+            turn_off(device, str(error))
+        else:
+            _decisions[device] = Decision(kernels, f"own kernels for frames, {kernels.arch}")
+            logger.info(_decisions[device].reason)
+    return _decisions[device]
+
+
+def turn_off(device: torch.device, reason: str) -> None:
+    """Leave a device's frames to plain torch from now on, and say why."""
+    _decisions[device] = Decision(None, f"frames in plain torch: {reason}")
+    logger.warning(_decisions[device].reason)
 
 
 def compile_cubin(arch: str, log: io.StringIO | None = None) -> ObjectCode:
@@ -70,8 +77,8 @@ def compile_cubin(arch: str, log: io.StringIO | None = None) -> ObjectCode:
             or the source does not compile.
     """
     try:
-        from cuda.core import Program, ProgramOptions  # noqa: PLC0415
-        from cuda.core._utils.cuda_utils import CUDAError  # noqa: PLC0415
+        from cuda.core import Program, ProgramOptions
+        from cuda.core._utils.cuda_utils import CUDAError
     except ImportError as error:
         raise KernelsUnavailable(
             f'cuda-python is not installed ({error}); install the extra "cuda"'
@@ -88,7 +95,7 @@ def compile_cubin(arch: str, log: io.StringIO | None = None) -> ObjectCode:
 
 
 def _cache() -> FileStreamProgramCache | None:
-    from cuda.core.utils import FileStreamProgramCache  # noqa: PLC0415
+    from cuda.core.utils import FileStreamProgramCache
 
     try:
         return FileStreamProgramCache(cache_folder())
@@ -121,8 +128,8 @@ class Kernels:
         major, minor = torch.cuda.get_device_capability(device)
         arch = f"sm_{major}{minor}"
         code = compile_cubin(arch)
-        from cuda.core import Device  # noqa: PLC0415
-        from cuda.core._utils.cuda_utils import CUDAError  # noqa: PLC0415
+        from cuda.core import Device
+        from cuda.core._utils.cuda_utils import CUDAError
 
         try:
             Device(device.index).set_current()
@@ -160,12 +167,17 @@ class Kernels:
 
 
 def _launch(kernel: Kernel, threads: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-    from cuda.core import LaunchConfig, launch  # noqa: PLC0415
+    from cuda.core import LaunchConfig, launch
+    from cuda.core._utils.cuda_utils import CUDAError
 
     across, down, batch = threads
     grid = (-(-across // BLOCK[0]), -(-down // BLOCK[1]), batch)
     stream = torch.cuda.current_stream()
-    launch(stream, LaunchConfig(grid=grid, block=BLOCK), kernel, *arguments)
+    try:
+        launch(stream, LaunchConfig(grid=grid, block=BLOCK), kernel, *arguments)
+    except CUDAError as error:
+        message = " ".join(str(error).split())
+        raise EngineError(f"the frame kernels could not be launched: {message}") from error
 
 
 # cuda.core passes a bare int as 8 bytes and a bare float as a double: only pointers stay bare.

@@ -84,7 +84,7 @@ class SimulatedDevice(TorchDispatchMode):
             "graph_pool_handle": list,
             "is_available": lambda: True,
             "is_current_stream_capturing": lambda: self.capturing is not None,
-            "max_memory_allocated": lambda *_: 0,
+            "max_memory_reserved": lambda *_: 0,
             "mem_get_info": lambda *_: (1 << 34, 1 << 34),
             "stream": self.on_stream,
             "synchronize": self.synchronize,
