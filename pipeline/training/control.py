@@ -63,7 +63,8 @@ class ControlStage(OneStepStage):
         guided = self._tell_lines(shown, wanted)
         # 3. Other noise for a portion of the rows.
         is_fresh = (draw.uniform(len(noise)) < recipe.fresh_noise_share).view(-1, 1, 1, 1)
-        return Pair(torch.where(is_fresh, draw.normal(noise.shape), noise), guided, wanted)
+        given = torch.where(is_fresh, draw.normal(noise.shape), noise)
+        return Pair(given, guided, lambda: wanted)
 
     @torch.no_grad()
     def _tell_lines(self, example: Example, latents: Tensor) -> tuple[Condition, Condition]:

@@ -14,6 +14,7 @@ t = T is matched there, x_T being the noise of the pair.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +50,8 @@ class Pair:
     noise: Tensor
     """(B, C, h, w), the student's."""
     guided: tuple[Condition, Condition]
-    wanted: Tensor
-    """(B, C, h, w), clean latents."""
+    draw_wanted: Callable[[], Tensor]
+    """The few-step teacher's picture, clean latents (B, C, h, w); made when it is asked for."""
 
 
 class OneStepStage:
@@ -90,8 +91,8 @@ class OneStepStage:
     def _draw_pair(self, draw: Draw) -> Pair:
         example = self._family.draw(draw, self._recipe.training.batch)
         noise = draw.normal(example.shape)
-        wanted = self._recipe.sampler.draw(self._models.few_step_teacher, noise, example.guided)
-        return Pair(noise, example.guided, wanted)
+        sampler, teacher = self._recipe.sampler, self._models.few_step_teacher
+        return Pair(noise, example.guided, lambda: sampler.draw(teacher, noise, example.guided))
 
     def _draw_timesteps(self, draw: Draw, rows: int) -> Tensor:
         last = round(self._recipe.segments.alpha(draw.progress) * TIMESTEPS)
@@ -100,15 +101,15 @@ class OneStepStage:
     def online_loss(self, draw: Draw) -> Losses:
         """The denoising loss on what the student draws."""
         # 1. The student's pictures.
-        example = self._draw_pair(draw)
+        pair = self._draw_pair(draw)
         with torch.no_grad():
-            x_0 = draw_in_one_step(self._models.student, example.noise, example.guided[0])
+            x_0 = draw_in_one_step(self._models.student, pair.noise, pair.guided[0])
         # 2. Noise them, where the score will be asked for.
         timesteps = self._draw_timesteps(draw, len(x_0))
         noise = draw.normal(x_0.shape)
         x_t = add_noise(x_0, noise, timesteps)
         # 3. Predict.
-        output = self._models.online(x_t, timesteps, example.guided[0])
+        output = self._models.online(x_t, timesteps, pair.guided[0])
         return {"loss": denoising(output, self._models.online.target(x_0, noise, timesteps))}
 
     def student_loss(self, draw: Draw) -> Losses:
@@ -120,12 +121,11 @@ class OneStepStage:
         score = score_distillation(x_0, *self._ask_both(x_0, pair, draw))
         # 3. (alpha T, T]: feature matching.
         told = pair.guided[0].with_control(None)
+        wanted = pair.draw_wanted()
         with torch.no_grad():
-            targets = self._extract(pair.wanted, told)
+            targets = self._extract(wanted, told)
         features = self._extract(x_0, told)
-        matching = feature_matching(
-            [x_0, *features], [pair.wanted, *targets], form=self._recipe.form
-        )
+        matching = feature_matching([x_0, *features], [wanted, *targets], form=self._recipe.form)
         weight = self._recipe.segments.matching_weight(draw.progress)
         return {"loss": score + weight * matching, "score": score, "matching": matching}
 

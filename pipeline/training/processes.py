@@ -71,7 +71,7 @@ def start_accelerator() -> Any:
         ConfigError: the package accelerate is not there.
     """
     try:
-        from accelerate import Accelerator  # type: ignore[import-not-found, unused-ignore]
+        from accelerate import Accelerator
     except ImportError as error:
         raise ConfigError(
             f"several processes need the extra [cluster]: pip install '.[cluster]' ({error})"
