@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from av import VideoFrame
+from engines import TRANSFORMS, ColourEngine, transform
+from peers import serving
 from playwright.async_api import Browser, Page, async_playwright
+
+from pipeline.engines import Engine, Size
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 FLAGS = (
@@ -23,7 +27,9 @@ FLAGS = (
     "--no-first-run",
 )
 
+PAGE_DEADLINE_MS = 60_000  # for machines that do much else at once
 WIDTH, HEIGHT = 320, 240
+SIZE = Size(WIDTH, HEIGHT)
 RATE_HZ = 30
 BITS = 7
 NUMBERS = 2**BITS
@@ -72,6 +78,28 @@ async def chromium(*flags: str) -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def camera_chromium(folder: Path) -> AsyncIterator[Browser]:
+    """Run a Chromium with a fake camera that plays the video of :func:`write_camera`."""
+    video = write_camera(folder / "camera.y4m")
+    async with chromium(
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={video}"
+    ) as browser:
+        yield browser
+
+
+def ground(prompt: str, strength: float = 1.0) -> tuple[int, int, int]:
+    """Return what a style makes of the camera's ground."""
+    image = np.full((1, 1, 3), GROUND, np.uint8)
+    r, g, b = transform(image, TRANSFORMS[prompt], strength)[0, 0].tolist()
+    return r, g, b
+
+
+def make_engine() -> ColourEngine:
+    """Return the engine that most visits are served by."""
+    return ColourEngine(SIZE)
 
 
 class Visit:
@@ -137,6 +165,27 @@ class Visit:
             self.complaints.append(f"asked {request.url}")
         if request.method == "POST" and "/sessions" in request.url:
             self.offers.append(request.url)
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, base: str, **options: object) -> AsyncIterator[Visit]:
+    """Let a person on a laptop come who allows the camera, unless ``options`` say otherwise."""
+    options = {"permissions": ["camera"], "viewport": {"width": 1280, "height": 800}, **options}
+    context = await browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(PAGE_DEADLINE_MS)
+    try:
+        yield Visit(await context.new_page(), base)
+    finally:
+        await context.close()
+
+
+@asynccontextmanager
+async def visited(
+    browser: Browser, factory: Callable[[], Engine] = make_engine, **options: object
+) -> AsyncIterator[Visit]:
+    """Run a server and a visit to its page."""
+    async with serving(factory) as server, visiting(browser, server.base, **options) as visit:
+        yield visit
 
 
 VIDEOS = {

@@ -86,7 +86,7 @@ export function drawTestPicture(ctx, time_s = 0) {
     const y = horizon + (height - horizon) * depth;
     ctx.fillRect(x - 24 * depth, y, 60 * depth + 8, 2 + 4 * depth);
   }
-  const boatX = width * (((0.35 + time_s * 0.06) % 1.3) - 0.15);
+  const boatX = width * (((0.8 + time_s * 0.06) % 1.3) - 0.15);
   drawBoat(ctx, boatX, horizon + height * 0.12, height * 0.2, time_s);
 }
 

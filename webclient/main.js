@@ -10,7 +10,7 @@ import { Stage } from './stage.js';
 
 const STALL_MS = 1500;
 const LOADING_PAUSE_MS = 1000;
-const HINT = 'Drag the line to compare with the camera. The ? shows the keys.';
+const HINT = 'Drag the line to compare with the camera.';
 const ALLOW = 'Allow the picture in the question of your browser.';
 const MUTED =
   'The camera gives no picture for now: a privacy switch or another program holds it back.';
@@ -76,6 +76,7 @@ function isRunning() {
 }
 
 async function start(name = settings.values.source, file = /** @type {File | null} */ (null)) {
+  if (name === 'file' && !file) return fileInput.click();
   settings.set({ source: name });
   const isAsked = name.startsWith('camera') || name === 'screen';
   if (isAsked && !isRunning()) messages.say('asking', ALLOW);

@@ -9,6 +9,7 @@
 import { Pulse } from './measure.js';
 
 const GATHERING_TIMEOUT_MS = 1500;
+const FIRST_ADDRESS_TIMEOUT_MS = 8000; // a busy machine takes seconds to find its own
 const FIRST_FRAME_TIMEOUT_MS = 15_000;
 const GOODBYE_TIMEOUT_MS = 2000;
 const STATS_INTERVAL_MS = 500;
@@ -133,8 +134,12 @@ export class Session extends EventTarget {
     preferVp8(pc.addTransceiver(track, { streams: [new MediaStream([track])] }));
     await pc.setLocalDescription();
     const isComplete = () => pc.iceGatheringState === 'complete';
-    await this.#until(pc, 'icegatheringstatechange', isComplete, GATHERING_TIMEOUT_MS);
-    if (!pc.localDescription?.sdp.includes('\na=candidate:')) throw new LiveError(NO_ADDRESS);
+    const hasAddress = () => pc.localDescription?.sdp.includes('\na=candidate:') ?? false;
+    const hasEnough = () => hasAddress() || isComplete();
+    if (!(await this.#until(pc, 'icegatheringstatechange', isComplete, GATHERING_TIMEOUT_MS))) {
+      await this.#until(pc, 'icecandidate', hasEnough, FIRST_ADDRESS_TIMEOUT_MS);
+    }
+    if (!hasAddress()) throw new LiveError(NO_ADDRESS);
   }
 
   async #exchange(/** @type {Partial<Controls>} */ controls) {

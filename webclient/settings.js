@@ -176,10 +176,12 @@ export class ControlForm {
     if (prompt.ariaInvalid !== 'true') prompt.value = this.#shown.prompt ?? '';
   }
 
-  /** Write a slider's value beside it. @param {HTMLInputElement} input */
-  #label({ id, valueAsNumber: value, nextElementSibling: output }) {
-    const text = id.endsWith('_s') ? `${value.toFixed(1)} s` : `${(value * 100).toFixed()} %`;
-    if (output instanceof HTMLOutputElement) output.value = text;
+  /** Write a slider's value beside it, and fill its track so far. */
+  #label(/** @type {HTMLInputElement} */ input) {
+    const { id, max, valueAsNumber: value, nextElementSibling: output } = input;
+    if (!(output instanceof HTMLOutputElement)) return;
+    output.value = id.endsWith('_s') ? `${value.toFixed(1)} s` : `${(value * 100).toFixed()} %`;
+    input.style.setProperty('--at', `${(100 * value) / Number(max)}%`);
   }
 
   #input(/** @type {string} */ id) {

@@ -1,0 +1,262 @@
+"""What goes wrong, and what the page says and does then, in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aioice.ice
+import numpy as np
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from browsers import SIZE, camera_chromium, ground, make_engine, visited, visiting
+from engines import ColourEngine
+from peers import serving
+from playwright.async_api import Browser
+
+from pipeline.engines import Engine, Job
+from stream import rtp
+from stream.config import ServerConfig
+from stream.server import create_app
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corrected() -> Iterator[None]:
+    """Run everything as the server does: with the corrections to aiortc."""
+    with rtp.installed():
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """One Chromium for all tests; each visit has a fresh profile in it."""
+    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
+        yield running
+
+
+async def test_prompt_of_a_link_that_is_refused(browser: Browser) -> None:
+    """A link with unknown words says so, and the picture comes in the model's own style."""
+    async with visited(browser) as visit:
+        await visit.open("?prompt=marmalade&strength=1")
+        assert "marmalade" in await visit.text("#prompt-error")
+        await visit.page.click("#start")
+        await visit.until_state("live")
+        await visit.until_colour(ground("invert"))
+
+
+async def test_source_that_ends(browser: Browser) -> None:
+    """An unplugged camera ends the session, with a word; a file that is no video gets one too."""
+    async with visited(browser) as visit:
+        await visit.go_live()
+        track = "document.getElementById('live').source.track"
+        await visit.page.evaluate(f"{track}.dispatchEvent(new Event('ended'))")
+        await visit.until_state("closed")
+        await visit.until_text("#message-text", "has ended")
+        await visit.page.set_input_files("#file", Path(__file__))
+        await visit.until_text("#message-text", "cannot play")
+        visit.assert_clean()
+
+
+async def test_refused_camera(browser: Browser) -> None:
+    """Without permission the page says what to do; the test picture goes live instead."""
+    async with visited(browser, permissions=[]) as visit:
+        await visit.open("?prompt=invert")
+        await visit.page.click("#start")
+        assert "not allowed" in await visit.text("#message-text")
+        assert await visit.page.evaluate("document.body.dataset.state") == "idle"
+        await visit.page.click("#message-action")
+        await visit.until_state("live")
+        assert await visit.page.is_hidden("#message")
+        visit.assert_clean()
+
+
+async def test_insecure_origin(browser: Browser) -> None:
+    """Under an address that gets no camera, the page tells how to reach one that does."""
+    addresses = aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=False)
+    if not addresses:
+        pytest.skip("this machine has no address other than loopback")
+    runner = web.AppRunner(create_app(ServerConfig(), make_engine))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, addresses[0], 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        async with visiting(browser, f"http://{addresses[0]}:{port}") as visit:
+            await visit.open()
+            await visit.page.click("#start")
+            sentence = await visit.text("#message-text")
+            assert f"http://localhost:{port}" in sentence
+            assert "HTTPS" in sentence
+            visit.assert_clean()
+    finally:
+        await runner.cleanup()
+
+
+WITHOUT_ADDRESS = """
+const { prototype } = RTCPeerConnection;
+const { get } = Object.getOwnPropertyDescriptor(prototype, "localDescription");
+Object.defineProperty(prototype, "localDescription", { get() {
+    const { type, sdp } = get.call(this);
+    return { type, sdp: sdp.replace(/a=candidate:.*\\r\\n/g, "") };
+} });
+"""
+
+
+async def test_no_network_address(browser: Browser) -> None:
+    """A browser that has no address to offer says so, and how to get one."""
+    async with visited(browser) as visit:
+        await visit.page.add_init_script(WITHOUT_ADDRESS)
+        await visit.open("?source=test&autostart=1")
+        await visit.until_text("#message-text", "no network address")
+        assert await visit.page.evaluate("document.body.dataset.state") == "reconnecting"
+        assert "Try now" in await visit.text("#message-action")
+        assert visit.offers == []
+
+
+async def test_full_server(browser: Browser) -> None:
+    """When the server is full the page says so, counts down, and goes live when there is room."""
+    config = ServerConfig(max_sessions=1)
+    async with (
+        serving(make_engine, config) as server,
+        visiting(browser, server.base) as first,
+        visiting(browser, server.base) as second,
+    ):
+        await first.go_live()
+        await second.open()
+        await second.page.click("#start")
+        await second.until_text("#message-text", "1 sessions are open already")
+        assert "Try now (" in await second.text("#message-action")
+        await first.page.click("#start")
+        await first.until_state("closed")
+        await second.page.click("#message-action")
+        await second.until_state("live")
+        assert await second.page.is_hidden("#message")
+
+
+async def test_loading_model(browser: Browser) -> None:
+    """While the model loads the page says so; then it goes on by itself."""
+    loaded = threading.Event()
+
+    def load() -> Engine:
+        assert loaded.wait(30)
+        return make_engine()
+
+    async with serving(load, wait=False) as server, visiting(browser, server.base) as visit:
+        try:
+            await visit.open("?source=test&prompt=invert&transition_s=0")
+            await visit.until_text("#message-text", "load")
+            await visit.page.click("#start")
+            await visit.until_state("connecting")
+            await visit.until_text("#message-text", "load")
+        finally:
+            loaded.set()
+        await visit.until_state("live")
+        assert await visit.page.is_hidden("#message")
+        await visit.page.wait_for_selector('[name="style"][value="grey"]', state="attached")
+
+
+class HeldEngine(ColourEngine):
+    """Stops in the next batch while the test holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE)
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+
+    def translate(self, jobs: Sequence[Job]) -> list[np.ndarray]:
+        assert self.goes_on.wait(60)
+        return super().translate(jobs)
+
+
+async def test_stalled_model(browser: Browser) -> None:
+    """A picture that stands still is never left without a word."""
+    engines: list[HeldEngine] = []
+
+    def load() -> Engine:
+        engines.append(HeldEngine())
+        return engines[0]
+
+    async with visited(browser, load) as visit:
+        await visit.open("?source=test&autostart=1")
+        await visit.until_state("live")
+        engines[0].goes_on.clear()
+        try:
+            await visit.page.wait_for_selector('body[data-engine="stalled"]')
+            assert await visit.text("#hud-state") == "Engine busy"
+            assert "slower than a second" in await visit.text("#message-text")
+        finally:
+            engines[0].goes_on.set()
+        await visit.page.wait_for_selector('body[data-engine="live"]')
+        await visit.page.wait_for_selector("#message", state="hidden")
+        visit.assert_clean()
+
+
+SERVER = """
+import asyncio, sys
+from browsers import HEIGHT, WIDTH
+from engines import ColourEngine
+from pipeline.engines import Size
+from stream import rtp
+from stream.config import ServerConfig
+from stream.server import serve
+
+with rtp.installed():
+    config = ServerConfig(port=int(sys.argv[1]))
+    asyncio.run(serve(config, lambda: ColourEngine(Size(WIDTH, HEIGHT)), on_listening=print))
+"""
+
+
+@asynccontextmanager
+async def running_server(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A server in a process of its own, which can be killed."""
+    tests = Path(__file__).parent
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", "-c", SERVER, str(port),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert (await asyncio.wait_for(process.stdout.readline(), 30)).startswith(b"http")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+
+async def test_server_dies_and_returns(browser: Browser) -> None:
+    """When the server is killed the page says so; when it is back, so are picture and settings."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with visiting(browser, f"http://127.0.0.1:{port}") as visit:
+        async with running_server(port) as process:
+            await visit.go_live("?prompt=invert&transition_s=0")
+            await visit.page.click('label.style:has([value="grey"])')
+            await visit.page.focus("#strength")
+            for _ in range(50):
+                await visit.page.keyboard.press("ArrowLeft")
+            await visit.until_colour(ground("grey", 0.5))
+            visit.assert_clean()
+            process.kill()
+            await visit.until_state("reconnecting")
+            assert "server" in (await visit.text("#message-text")).lower()
+            await visit.until_text("#message-text", "does not answer")
+            assert await visit.text("#hud-state") == "Reconnecting"
+            # Meanwhile the camera itself is shown, and it moves.
+            assert await visit.page.is_visible("#camera")
+        async with running_server(port):
+            await visit.until_state("live")
+            await visit.until_colour(ground("grey", 0.5))
+            assert await visit.page.is_hidden("#message")
+            assert await visit.page.input_value("#prompt") == "grey"
