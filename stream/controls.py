@@ -36,6 +36,9 @@ class Controls:
     """In [0, 10]: how long a change of prompt takes to cross-fade."""
     bypass: bool = False
     """Send the camera's own frames."""
+    marks: bool = False
+    """Carry the top lines of the camera's picture past the model: they hold marks by which a
+    page measures glass to glass."""
 
     def changed(self, changes: Changes) -> Controls:
         """Return these settings with ``changes``, from one of the parse functions."""
@@ -47,7 +50,7 @@ class Controls:
         return Settings(self.strength, self.seed, self.stability)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all six settings by name."""
+        """Return all settings by name."""
         return asdict(self)
 
 
@@ -91,7 +94,7 @@ def parse_query(query: Mapping[str, str]) -> Changes:
 def _from_query(name: str, text: str) -> object:
     if name == "prompt":
         return text
-    if name == "bypass" and text in ("0", "1"):
+    if name in ("bypass", "marks") and text in ("0", "1"):
         return text == "1"
     try:
         return parse_json(text)
@@ -152,6 +155,7 @@ _CHECKERS: dict[str, Callable[[str, object], object]] = {
     "stability": _number(0, 1),
     "transition_s": _number(0, MAX_TRANSITION_S),
     "bypass": _flag,
+    "marks": _flag,
 }
 
 

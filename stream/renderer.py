@@ -184,6 +184,8 @@ class Renderer:
         self._metrics.batch.observe(len(batch))
         for share, (_, placement), image in zip(batch, shares, images, strict=True):
             frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
+            if share.controls.marks:
+                frames.carry_marks(frame, share.arrived.frame)
             stages_ms = {
                 "wait": (started_s - share.arrived.arrived_s) * 1000,
                 "prepare": (prepared_s - started_s) * 1000,

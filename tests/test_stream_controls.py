@@ -71,6 +71,7 @@ def test_changes_apply_all_or_none() -> None:
         "stability",
         "transition_s",
         "bypass",
+        "marks",
     }
 
 

@@ -10,6 +10,7 @@ from av import VideoFrame
 from av.video.frame import PictureType
 
 from pipeline.engines import PixelFormat, Size
+from stream import frames
 from stream.frames import (
     Placement,
     is_sendable,
@@ -145,3 +146,16 @@ def test_camera_frame_has_the_size_of_a_translated_one(source: tuple[int, int]) 
     frame = to_camera_frame(camera)
     assert (frame.width, frame.height) == (translated.width, translated.height)
     assert Size(frame.width, frame.height) == output_size(camera)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "rgb24"])
+def test_marks_are_carried_past_the_model(pixel_format: str) -> None:
+    """The top lines of the result are the camera's, the rest is the model's."""
+    camera = VideoFrame.from_ndarray(np.full((96, 128, 3), 200, np.uint8), "rgb24")
+    camera = camera.reformat(format=pixel_format)
+    image, placement = frames.to_image(camera, Size(64, 48), "rgb24")
+    frame = frames.to_frame(np.zeros_like(image), placement, camera, "rgb24")
+    frames.carry_marks(frame, camera)
+    shown = frame.to_ndarray(format="rgb24")
+    assert np.abs(shown[: frames.MARK_ROWS - 2].astype(int) - 200).max() <= 3
+    assert shown[frames.MARK_ROWS + 2 :].max() <= 3

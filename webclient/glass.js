@@ -55,10 +55,8 @@ class NumberedCanvas {
 /** Reads numbers from the shown video and says how old each picture is. */
 class NumberReader {
   agesMs = [];
-  sinceReceivedMs = [];
+  shownMs = [];
   firstFrameMs = null;
-  repeated = 0;
-  #last = -1;
   #context;
 
   constructor(video, source) {
@@ -71,6 +69,14 @@ class NumberReader {
     this.#wait();
   }
 
+  summary() {
+    const { agesMs, shownMs, firstFrameMs } = this;
+    // Of the second half: a connection begins slowly.
+    const half = shownMs.slice(Math.floor(shownMs.length / 2));
+    const rateHz = ((half.length - 1) * 1000) / Math.max(1, half.at(-1) - half[0]);
+    return { agesMs, rateHz, firstFrameMs };
+  }
+
   #wait() {
     this.video.requestVideoFrameCallback((_, metadata) => this.#read(metadata));
   }
@@ -79,11 +85,9 @@ class NumberReader {
     const nowMs = performance.now();
     this.firstFrameMs ??= nowMs - this.startMs;
     const number = this.#number(metadata);
-    if (number === this.#last) this.repeated++;
-    this.#last = number;
     const drawnMs = this.source.drawn.get(number);
     if (drawnMs !== undefined) this.agesMs.push(nowMs - drawnMs);
-    if (metadata.receiveTime) this.sinceReceivedMs.push(nowMs - metadata.receiveTime);
+    this.shownMs.push(nowMs);
     this.#wait();
   }
 
@@ -147,8 +151,7 @@ async function measure() {
   await new Promise((resolve) => setTimeout(resolve, settings.seconds * 1000));
   const statistics = await readStatistics(peer);
   peer.close();
-  const { agesMs, sinceReceivedMs, firstFrameMs, repeated } = reader;
-  return { agesMs, sinceReceivedMs, firstFrameMs, repeated, ...statistics };
+  return { ...reader.summary(), ...statistics };
 }
 
 const result = await measure().catch((error) => ({ error: String(error) }));
