@@ -9,22 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cuda_models import ReleasedStep, make_conditioning, make_step, to_cuda_model
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from cuda_models import make_conditioning, make_step, to_cuda_model
 
-from pipeline.config import TINY, Size
+from pipeline.config import Size
 from pipeline.engines.cuda_batch import Slot, StaticBatch
 from pipeline.engines.cuda_graph import CudaGraphEngine, translate_frames
 from pipeline.engines.engine import Job, Settings, TemporalState
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.kernels import launcher, operations
 from pipeline.noise import make_noise
-from pipeline.schedule import LAST_TIMESTEP, OneStep
-from pipeline.tiny import TinyModel
-from pipeline.translate import JoinedStep, StepInputs
+from pipeline.translate import StepInputs
 from simulated import host_kernels
 from simulated.device import SimulatedDevice
-from simulated.fake import DEVICE, check_capture, fake_cuda, on_fake_device
+from simulated.fake import DEVICE
 from simulated.tensors import RaceFound
 
 SIZE = Size(64, 64)
@@ -525,75 +522,6 @@ def test_weights_that_draw_one_picture_are_refused(device, step):
     step.unet.weight.fill_(torch.nan)
     with pytest.raises(EngineError, match="draws one picture from different ones"):
         make_engine(device, step)
-
-
-# Full size, without contents.
-
-
-def inputs_at(rows: int, size: int, channels: int, tokens: tuple[int, int], pooled: int):
-    """Return a batch's inputs in float16, on a device that holds nothing."""
-
-    def empty(*shape, dtype=torch.float16):
-        return torch.empty((rows, *shape), dtype=dtype, device=DEVICE)
-
-    return StepInputs(
-        images=empty(size * 3 // 2, size, dtype=torch.uint8),
-        memory=empty(3, size, size).contiguous(memory_format=torch.channels_last),
-        noise=empty(channels, size // 8, size // 8),
-        tokens=empty(*tokens),
-        pooled=empty(pooled),
-        strength=empty(1, 1, 1),
-        stability=empty(1, 1, 1),
-    )
-
-
-class Sdxs512(torch.nn.Module):
-    """The released SDXS-512's networks at full size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.autoencoder = AutoencoderTiny()
-        with torch.device("meta"):
-            self.unet = UNet2DConditionModel(
-                sample_size=64,
-                block_out_channels=(320, 640, 1280),
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                mid_block_type=None,
-                layers_per_block=1,
-                cross_attention_dim=768,
-                attention_head_dim=8,
-            )
-        self.one_step = OneStep.at(LAST_TIMESTEP, "epsilon")
-        self.register_buffer("timestep", torch.full((1,), LAST_TIMESTEP))
-
-    draw = ReleasedStep.draw
-
-
-@pytest.mark.parametrize(
-    ("make", "shapes"),
-    [
-        (
-            lambda: JoinedStep(TinyModel(TINY)),
-            (TINY.autoencoder.latent_channels, (TINY.tokens, TINY.token_dim), TINY.token_dim),
-        ),
-        (Sdxs512, (4, (77, 768), 0)),
-    ],
-    ids=["sdxs-tiny", "sdxs-512"],
-)
-def test_the_whole_step_may_be_captured_at_full_size(make, shapes):
-    """From frames to frames: nothing waits, nothing crosses devices, no host value is frozen."""
-    step = make().eval().requires_grad_(False)
-    with fake_cuda():
-        on_device = on_fake_device(step, torch.float16)
-        inputs = inputs_at(2, 512, *shapes)
-        frames, memory = translate_frames(on_device, inputs)
-        assert frames.shape == (2, 768, 512)
-        assert (frames.dtype, frames.device) == (torch.uint8, DEVICE)
-        assert memory.dtype == torch.float16
-        report = check_capture(translate_frames, on_device, inputs)
-    assert sum(report.operations.values()) > 100
-    assert (report.frozen, report.host_work) == ([], [])
 
 
 def test_slots_are_pinned(device, step):
