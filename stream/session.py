@@ -13,7 +13,7 @@ from aiortc.exceptions import InternalError, OperationError
 
 from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
-from stream.errors import OfferRefused, PeerLeft
+from stream.errors import OfferRefused, PeerLeft, StreamError
 from stream.peerconnection import PeerConnection
 from stream.rtp import shape_answer
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
@@ -69,6 +69,12 @@ class Session(ABC):
             await peer.setLocalDescription(await peer.createAnswer())
         except (OperationError, InternalError, ValueError, LookupError, AssertionError) as error:
             raise OfferRefused(422, f"the offer cannot be answered: {error}") from error
+        except StreamError:
+            raise
+        except Exception as error:
+            # What aiortc does not expect in a description, it stumbles over anywhere.
+            logger.exception("session %s: aiortc failed on an offer", self.name)
+            raise OfferRefused(422, f"the offer cannot be answered: {error!r}") from error
         self._ufrags = find_ufrags(offer)
         answer: str = peer.localDescription.sdp
         if "a=candidate:" not in answer:
@@ -99,14 +105,17 @@ class Session(ABC):
         if self._state in (SessionState.CLOSING, SessionState.CLOSED):
             return
         self._set_state(SessionState.CLOSING)
-        self._free()
         try:
+            self._free()
             async with asyncio.timeout(self._config.close_timeout_s):
                 await self._peer_connection.close()
         except TimeoutError:
             logger.error(
                 "session %s: not closed within %g s", self.name, self._config.close_timeout_s
             )
+        except Exception:
+            # aiortc cannot close what it has half put together; the place is free all the same.
+            logger.exception("session %s: not closed cleanly", self.name)
         self._set_state(SessionState.CLOSED)
 
     async def add_candidates(self, fragment: Fragment) -> None:

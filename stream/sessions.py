@@ -126,8 +126,10 @@ class Sessions:
         try:
             answer = await session.negotiate(offer)
         except BaseException:
-            await session.close()
-            self._forget(session)
+            try:
+                await session.close()
+            finally:
+                self._forget(session)
             raise
         self._tasks[session.id] = asyncio.create_task(
             self._run(session), name=f"session {session.name}"

@@ -88,8 +88,7 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     for media in description.media:
         _check_transport(media)
     _check_media(description.media, way)
-    if way.is_bundled:
-        _check_bundle(description)
+    _check_bundle(description, way)
     return offer
 
 
@@ -216,10 +215,12 @@ def _check_media(sections: list[MediaDescription], way: Way) -> None:
             )
 
 
-def _check_bundle(description: SessionDescription) -> None:
+def _check_bundle(description: SessionDescription, way: Way) -> None:
     mids = {media.rtp.muxId for media in description.media}
     bundles = [set(group.items) for group in description.group if group.semantic == "BUNDLE"]
-    if len(mids) > 1 and mids not in bundles:
+    for mid in sorted(set().union(*bundles) - mids):
+        raise OfferRefused(400, f"the offer's BUNDLE names {_shown(mid)}, which no media has")
+    if way.is_bundled and len(mids) > 1 and mids not in bundles:
         raise OfferRefused(422, "the offer's media must be in one BUNDLE group")
 
 

@@ -22,6 +22,7 @@ from test_stream_signaling import make_offer
 
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
+from stream import signaling
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, ConfigRefused
 from stream.server import bind, serve
@@ -150,6 +151,20 @@ async def test_bad_offer_is_a_problem(
         assert response.status == status
         await problem(response)
     assert len(server.sessions) == 0
+
+
+async def test_offer_that_aiortc_stumbles_over_leaves_no_session(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When aiortc fails on an offer and on closing it, the answer is 422 and the place is free."""
+    monkeypatch.setattr(signaling, "_check_bundle", lambda *_: None)
+    offer = (await make_offer()).replace("a=mid:0", "a=mid:9")
+    for _ in range(2):
+        async with server.http.post(f"{server.base}/sessions", data=offer, headers=SDP) as response:
+            assert response.status == 422
+            assert "cannot be answered" in str((await problem(response))["detail"])
+        assert len(server.sessions) == 0
+    assert "not closed cleanly" in caplog.text
 
 
 async def test_body_without_a_length_is_cut_off(server: Serving) -> None:

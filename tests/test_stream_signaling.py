@@ -73,6 +73,7 @@ BAD = [
     (repeated("a=b\x00\r\n", 1), 400, "type=value"),
     (without("ice-pwd"), 400, "ice-pwd"),
     (without("a=setup"), 400, "setup"),
+    (replaced("a=mid:0", "a=mid:9"), 400, "BUNDLE names '0', which no media has"),
     (without("fingerprint"), 400, "fingerprint"),
     (without("a=mid"), 400, "mid"),
     (without("rtcp-mux"), 400, "rtcp-mux"),
