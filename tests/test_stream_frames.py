@@ -13,6 +13,7 @@ from pipeline.engines import PixelFormat, Size
 from stream import frames
 from stream.frames import (
     Placement,
+    find_oddity,
     is_sendable,
     output_size,
     place,
@@ -56,6 +57,35 @@ def two_halves(size: tuple[int, int]) -> np.ndarray:
 def test_place_keeps_the_aspect(source: Size, size: Size, placement: Placement) -> None:
     """The picture lies in the middle, as large as fits, on even pixels."""
     assert place(source, size) == placement
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "word"),
+    [
+        (640, 480, None),
+        (16, 16, None),
+        (128, 16, None),
+        (4096, 2304, None),
+        (4098, 2304, "too large"),
+        (4096, 2, "too small"),
+        (15, 15, "too small"),
+        (130, 16, "too narrow"),
+        (16, 2304, "too narrow"),
+    ],
+)
+def test_odd_shape_is_one_sentence(width: int, height: int, word: str | None) -> None:
+    """A frame that no camera has is told by its size; all others can be fitted."""
+    frame = VideoFrame(width, height, "yuv420p")
+    oddity = find_oddity(frame, 4096 * 2304)
+    assert (oddity is None) == (word is None)
+    if oddity is not None:
+        assert word is not None
+        assert word in oddity
+        assert f"{width}x{height}" in oddity
+    else:
+        for pixel_format in FORMATS:
+            image, placement = to_image(frame, Size(64, 48), pixel_format)
+            to_frame(image, placement, frame, pixel_format)
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
@@ -153,6 +183,7 @@ def test_marks_are_carried_past_the_model(pixel_format: str) -> None:
     """The top lines of the result are the camera's, the rest is the model's."""
     camera = VideoFrame.from_ndarray(np.full((96, 128, 3), 200, np.uint8), "rgb24")
     camera = camera.reformat(format=pixel_format)
+    camera.pts, camera.time_base = 0, Fraction(1, 90_000)
     image, placement = frames.to_image(camera, Size(64, 48), "rgb24")
     frame = frames.to_frame(np.zeros_like(image), placement, camera, "rgb24")
     frames.carry_marks(frame, camera)
