@@ -25,10 +25,15 @@ class Processes:
         self.count = 1
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._accelerator: Any = None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        expected = int(os.environ.get("WORLD_SIZE", "1"))
+        if expected > 1:
             self._accelerator = start_accelerator()
             self.rank = self._accelerator.process_index
             self.count = self._accelerator.num_processes
+            if self.count != expected:
+                raise ConfigError(
+                    f"{expected} processes were launched and {self.count} found each other"
+                )
             self.device = str(self._accelerator.device)
 
     @property
@@ -76,4 +81,5 @@ def start_accelerator() -> Any:
         raise ConfigError(
             f"several processes need the extra [cluster]: pip install '.[cluster]' ({error})"
         ) from error
-    return Accelerator()
+    # Without a GPU accelerate forms no group unless it is told to do without.
+    return Accelerator(cpu=not torch.cuda.is_available())
