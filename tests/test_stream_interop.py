@@ -1,4 +1,4 @@
-"""WHIP and WHEP with stacks that are not ours: a real Chromium, and werift on Node."""
+"""WHIP and WHEP with stacks that are not ours: Chromium, werift on Node, FFmpeg on GnuTLS."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import base64
 import json
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from browsers import PAGE_DEADLINE_MS, chromium
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from engines import ColourEngine
 from peers import Player, flat, middle, serving
 
@@ -152,6 +157,49 @@ async def test_werift_watches() -> None:
                     data = b""
             assert (await peer.until("left"))["status"] == 200
     assert np.abs(middle(frames[-1]) - INVERTED).max() <= 14
+
+
+def write_certificate(folder: Path) -> list[str]:
+    """Write a certificate and its key; FFmpeg's own has a curve that OpenSSL refuses."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ffmpeg")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    return [str(folder / "cert.pem"), str(folder / "key.pem")]
+
+
+async def test_ffmpeg_publishes(tmp_path: Path) -> None:
+    """What FFmpeg's WHIP muxer sends, over GnuTLS, is translated; its end is clean."""
+    script = Path(__file__).parent / "ffmpeg_whip.py"
+    async with serving(ColourEngine) as server:
+        url = f"{server.base}/whip?name=studio&prompt=invert"
+        ffmpeg = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(script), url, *write_certificate(tmp_path)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert ffmpeg.stdout is not None
+            async with asyncio.timeout(DEADLINE_S):
+                assert await ffmpeg.stdout.readline() == b"connected\n"
+            player = await server.play("studio")
+            await player.until_colour(INVERTED)
+            async with asyncio.timeout(DEADLINE_S):
+                await ffmpeg.wait()
+        finally:
+            if ffmpeg.returncode is None:
+                ffmpeg.kill()
+                await ffmpeg.wait()
+        assert ffmpeg.returncode == 0
+        assert len(server.sessions) == 0
 
 
 PUBLISH = """async (url) => {
