@@ -7,21 +7,18 @@ import json
 import pytest
 import torch
 from cuda_models import make_step, to_cuda_model
+from cuda_sessions import running_device
 
 from pipeline.config import Size
 from pipeline.engines import cuda_bench
 from pipeline.engines.cuda_graph import CudaGraphEngine
 from pipeline.errors import ConfigError
-from pipeline.kernels import launcher
-from simulated.device import SimulatedDevice
 
 
 @pytest.fixture
 def device(monkeypatch):
     """A running simulated device, with frames converted in plain torch."""
-    decision = launcher.Decision(None, "frames in plain torch: for this test")
-    monkeypatch.setattr(launcher, "kernels_for", lambda _: decision)
-    with torch.no_grad(), SimulatedDevice() as running:
+    with running_device(monkeypatch) as running:
         yield running
 
 
