@@ -185,8 +185,9 @@ class CameraSession(Session):
             self.stats.arrived()
             if stamp is not None and stamp.decoded_s is not None:
                 self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
-            if frame.width * frame.height > self._config.max_frame_pixels:
-                raise PeerLeft(f"a frame of {frame.width}x{frame.height} is too large")
+            oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
+            if oddity is not None:
+                raise PeerLeft(oddity)
             if not self._engine.submit(self._feed, arrived):
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from pipeline.engines import Engine
+from pipeline.engines import Engine, Job
 from pipeline.errors import EngineError, PipelineError, PromptError
 from stream import frames
 from stream.controls import Controls
@@ -48,36 +48,66 @@ class Renderer:
         self._post = post
         self._report = report
         self._pause_s = 0.0
+        self.is_beginning = True
+        """Whether the engine is still being built, or waits to take over."""
 
     def run(self, built: Future[None]) -> None:
-        """Live one engine's life; ``built`` learns how its beginning went."""
+        """Live one engine's life.
+
+        Args:
+            built: learns how its beginning went; cancelled before the engine is built, the
+                engine is closed and never takes over.
+        """
         try:
             self._run(built)
         except Exception:
             logger.exception("the engine's thread ended")
-            self._report(EngineStatus(EngineState.FAILED, "the model failed unexpectedly"))
-            self._turns.refuse_waiting("the model failed unexpectedly")
+            self._fail("the model failed unexpectedly")
         finally:
+            self.is_beginning = False
             self._turns.release(self)
 
     def _run(self, built: Future[None]) -> None:
-        try:
-            engine: Engine | None = self._build()
-        except PipelineError as error:
-            if not self._turns.is_held():
-                self._report(EngineStatus(EngineState.FAILED, str(error)))
-                self._turns.refuse_waiting(str(error))
-            built.set_exception(error)
-            return
-        assert engine is not None
-        if not self._turns.claim(self):
-            engine.close()
-            built.set_exception(EngineNotReady("the server is stopping"))
-            return
-        self._report_ready(engine)
-        built.set_result(None)
+        engine = self._begin(built)
         while engine is not None:
             engine = self._live(engine)
+
+    def _begin(self, built: Future[None]) -> Engine | None:
+        """Build the engine and take the turns over; None if it came to nothing."""
+        try:
+            engine = self._build()
+        except PipelineError as error:
+            self._fail(str(error))
+            self.is_beginning = False
+            if built.set_running_or_notify_cancel():
+                built.set_exception(error)
+            return None
+        # From here on nobody can cancel it.
+        if not built.set_running_or_notify_cancel():
+            self._close(engine)
+            return None
+        is_ours = self._turns.claim(self)
+        self.is_beginning = False
+        if not is_ours:
+            self._close(engine)
+            built.set_exception(EngineNotReady("the server is stopping"))
+            return None
+        self._report_ready(engine)
+        built.set_result(None)
+        return engine
+
+    def _fail(self, detail: str) -> None:
+        """Tell that there is no model, unless another engine is at work."""
+        if not self._turns.is_held(besides=self):
+            self._report(EngineStatus(EngineState.FAILED, detail))
+            self._turns.refuse_waiting(detail)
+
+    def _close(self, engine: Engine) -> None:
+        try:
+            engine.close()
+        except Exception:
+            # It is given up in any case; the next one must get its turn.
+            logger.exception("engine %s was not closed cleanly", engine.name)
 
     def _build(self) -> Engine:
         """Call the factory.
@@ -125,7 +155,11 @@ class Renderer:
             if time.perf_counter() - started_s >= STEADY_S:
                 self._pause_s = 0.0
             return self._rebuild(engine, error)
-        engine.close()
+        except Exception as error:
+            # Whatever is wrong in here, sessions are owed an engine.
+            logger.exception("engine %s: its work was cut short", engine.name)
+            return self._rebuild(engine, EngineError(f"unexpectedly: {error!r}"))
+        self._close(engine)
         return None
 
     def _rebuild(self, engine: Engine, error: EngineError) -> Engine | None:
@@ -134,7 +168,7 @@ class Renderer:
         logger.error("engine %s failed: %s", engine.name, error)
         self._report(EngineStatus(EngineState.LOADING, detail, EngineInfo.of(engine)))
         self._turns.refuse_waiting(detail)
-        engine.close()
+        self._close(engine)
         while self._turns.pause(self._pause_s):
             self._pause_s = min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
             try:
@@ -163,50 +197,86 @@ class Renderer:
 
     def _render(self, engine: Engine, batch: list[Share]) -> None:
         """Translate a batch and hand it back; on failure hand back the camera's frames."""
+        started_s = time.perf_counter()
+        ready = self._prepare(engine, batch)
+        if not ready:
+            return
+        prepared_s = time.perf_counter()
+        shares = [share for share, _, _ in ready]
         try:
-            self._translate(engine, batch)
+            images = engine.translate([job for _, job, _ in ready])
         except EngineError as error:
-            self._hand_back(batch, error)
+            self._hand_back(shares, error)
             raise
         except Exception as error:
-            # One session's frame may upset the engine; the other sessions must go on.
-            logger.exception("a batch of %d failed", len(batch))
-            self._hand_back(batch, error)
-
-    def _translate(self, engine: Engine, batch: list[Share]) -> None:
-        started_s = time.perf_counter()
-        for share in batch:
-            self._dress(engine, share.feed, share.controls)
-        shares = [share.feed.to_job(engine, share.arrived, share.controls) for share in batch]
-        prepared_s = time.perf_counter()
-        images = engine.translate([job for job, _ in shares])
+            # The engine may be upset by one batch and well with the next.
+            logger.exception("a batch of %d failed", len(shares))
+            self._hand_back(shares, error)
+            return
         translated_s = time.perf_counter()
-        self._metrics.batch.observe(len(batch))
-        for share, (_, placement), image in zip(batch, shares, images, strict=True):
-            frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
-            if share.controls.marks:
-                frames.carry_marks(frame, share.arrived.frame)
+        self._metrics.batch.observe(len(shares))
+        for (share, _, placement), image in zip(ready, images, strict=True):
             stages_ms = {
                 "wait": (started_s - share.arrived.arrived_s) * 1000,
                 "prepare": (prepared_s - started_s) * 1000,
                 "translate": (translated_s - prepared_s) * 1000,
-                "finish": (time.perf_counter() - translated_s) * 1000,
             }
+            try:
+                frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
+            except Exception as error:
+                logger.exception("a frame could not be finished")
+                self._hand_back([share], error)
+                continue
+            stages_ms["finish"] = (time.perf_counter() - translated_s) * 1000
             share.feed.is_failing = False
-            finished = Finished(share.arrived, frame, True, stages_ms)
-            self._post(share.feed.owner.deliver, finished)
+            self._post(share.feed.owner.deliver, Finished(share.arrived, frame, True, stages_ms))
+
+    def _prepare(
+        self, engine: Engine, batch: list[Share]
+    ) -> list[tuple[Share, Job, frames.Placement]]:
+        """Make a batch's jobs; a frame of which none can be made is handed back.
+
+        Raises:
+            EngineError: the engine itself failed, and the whole batch was handed back.
+        """
+        ready: list[tuple[Share, Job, frames.Placement]] = []
+        odd: list[tuple[Share, Exception]] = []
+        try:
+            for share in batch:
+                try:
+                    self._dress(engine, share.feed, share.controls)
+                    job = share.feed.to_job(engine, share.arrived, share.controls)
+                    ready.append((share, *job))
+                except EngineError:
+                    raise
+                except Exception as error:
+                    # One session's odd frame must not cost the others theirs.
+                    logger.exception("a frame could not be prepared")
+                    odd.append((share, error))
+        except EngineError as error:
+            self._hand_back(batch, error)
+            raise
+        for share, cause in odd:
+            self._hand_back([share], cause)
+        return ready
 
     def _hand_back(self, batch: list[Share], error: Exception) -> None:
+        """Give the camera's own frames back, and tell each session once."""
         self._metrics.engine_failures.inc()
         for share in batch:
             feed, arrived = share.feed, share.arrived
-            frame = frames.to_camera_frame(arrived.frame)
             feed.has_gap = True
-            self._post(feed.owner.deliver, Finished(arrived, frame, False))
             if not feed.is_failing:
                 feed.is_failing = True
                 detail = f"the model failed, so you see the camera's picture: {error}"
                 self._post(feed.owner.notice, "warning", detail)
+            try:
+                frame = frames.to_camera_frame(arrived.frame)
+            except Exception:
+                # Not even that: the picture before stays, and the next batch is served.
+                logger.exception("a frame could not be handed back")
+                continue
+            self._post(feed.owner.deliver, Finished(arrived, frame, False))
 
     def _dress(self, engine: Engine, feed: Feed, controls: Controls) -> None:
         """Bring a feed's look to its prompt; an unknown one leaves the old look."""

@@ -38,7 +38,7 @@ class EngineThread:
         self._status = EngineStatus(EngineState.LOADING, "the model is loading")
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
-        self._is_swapping = False
+        self._newest: Renderer | None = None
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -64,17 +64,16 @@ class EngineThread:
     async def swap(self, factory: EngineFactory) -> None:
         """Build another engine beside this one, then let it take over between two batches.
 
+        Cancelled while the engine is being built, it is closed as soon as it is built.
+
         Raises:
             PipelineError: it could not be built; the old engine goes on.
             ServerFull: another model is being loaded.
         """
-        if self._is_swapping or self._status.state is EngineState.LOADING:
+        is_beginning = self._newest is not None and self._newest.is_beginning
+        if is_beginning or self._status.state is EngineState.LOADING:
             raise ServerFull("another model is being loaded; try again when it is ready")
-        self._is_swapping = True
-        try:
-            await asyncio.wrap_future(self._launch(factory))
-        finally:
-            self._is_swapping = False
+        await asyncio.wrap_future(self._launch(factory))
 
     def attach(self, feed: Feed) -> None:
         """Give a session a place in the turns."""
@@ -159,6 +158,7 @@ class EngineThread:
 
     def _launch(self, factory: EngineFactory) -> Future[None]:
         renderer = Renderer(factory, self._turns, self._metrics, self._post, self._report)
+        self._newest = renderer
         built: Future[None] = Future()
         # A daemon: an engine that hangs must not keep the process from ending.
         thread = threading.Thread(target=renderer.run, args=(built,), name="engine", daemon=True)

@@ -161,10 +161,10 @@ class Turns:
                 self._holder = None
                 self._changed.notify_all()
 
-    def is_held(self) -> bool:
-        """Tell whether some engine is at work."""
+    def is_held(self, besides: object) -> bool:
+        """Tell whether some other engine than ``besides`` is at work."""
         with self._changed:
-            return self._holder is not None
+            return self._holder is not None and self._holder is not besides
 
     def pause(self, duration_s: float) -> bool:
         """Wait between two tries to build an engine.

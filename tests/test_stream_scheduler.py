@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from engines import TRANSFORMS, ColourEngine, FailingEngine, GatedEngine, transf
 
 from pipeline.engines import Settings, Size
 from pipeline.errors import CheckpointError, EngineError
+from stream import frames
 from stream.controls import Controls
-from stream.errors import ControlRefused, EngineNotReady
+from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.renderer import EngineFactory
 from stream.scheduler import EngineThread
@@ -48,8 +50,9 @@ class Owner:
     def prompt_replaced(self, asked: str, used: str) -> None:
         self.replaced.append((asked, used))
 
-    def submit(self) -> bool:
-        frame = VideoFrame.from_numpy_buffer(np.full((48, 64, 3), COLOUR, np.uint8), "rgb24")
+    def submit(self, size: tuple[int, int] = (64, 48)) -> bool:
+        image = np.full((size[1], size[0], 3), COLOUR, np.uint8)
+        frame = VideoFrame.from_numpy_buffer(image, "rgb24")
         frame.pts, frame.time_base = 3000 * self.number, Fraction(1, 90000)
         self.number += 1
         return self.engine.submit(self.feed, ArrivedFrame(frame, self.number, time.perf_counter()))
@@ -251,3 +254,137 @@ async def test_close_answers_who_waits() -> None:
             await question
         built[0].gate.release()
         await closing
+
+
+async def test_cancelled_swap_leaves_the_old_engine_at_work() -> None:
+    """Who gives a swap up leaves everything as it was: the new engine is closed when built."""
+    gate, entered = threading.Event(), threading.Event()
+    built: list[ColourEngine] = []
+
+    def load() -> ColourEngine:
+        entered.set()
+        assert gate.wait(10)
+        built.append(ColourEngine())
+        return built[-1]
+
+    async with running(ColourEngine) as engine:
+        owner = Owner(engine, Controls("invert"))
+        swap = asyncio.create_task(engine.swap(load))
+        assert await asyncio.to_thread(entered.wait, 10)
+        swap.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await swap
+        with pytest.raises(ServerFull):
+            await engine.swap(ColourEngine)
+        given_up = engine._threads[-1]
+        gate.set()
+        await asyncio.to_thread(given_up.join, 10)
+        assert built[0].is_closed
+        assert engine.status.is_ready
+        assert close_to(await owner.render(), "invert")
+        await engine.swap(ColourEngine)
+        assert close_to(await owner.render(), "invert")
+
+
+async def test_cancelled_swap_whose_engine_fails_leaves_the_old_one() -> None:
+    """A model that nobody waits for any more and that cannot be built changes nothing."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def load() -> ColourEngine:
+        entered.set()
+        assert gate.wait(10)
+        raise CheckpointError("the weights are cut off")
+
+    async with running(ColourEngine) as engine:
+        swap = asyncio.create_task(engine.swap(load))
+        assert await asyncio.to_thread(entered.wait, 10)
+        swap.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await swap
+        given_up = engine._threads[-1]
+        gate.set()
+        await asyncio.to_thread(given_up.join, 10)
+        assert engine.status.is_ready
+        assert close_to(await Owner(engine, Controls("invert")).render(), "invert")
+
+
+@pytest.mark.parametrize("step", ["to_image", "to_frame"])
+async def test_odd_frame_costs_the_others_nothing(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that fails before or after the model leaves the rest of its batch translated."""
+    built: list[GatedEngine] = []
+    work = getattr(frames, step)
+
+    def build() -> GatedEngine:
+        built.append(GatedEngine())
+        return built[-1]
+
+    def fail_on_odd(*arguments: Any) -> Any:
+        if any(isinstance(each, VideoFrame) and each.width == 80 for each in arguments):
+            raise OSError("no such size")
+        return work(*arguments)
+
+    monkeypatch.setattr(frames, step, fail_on_odd)
+    async with running(build) as engine:
+        (gated,) = built
+        odd, good = Owner(engine, Controls("invert")), Owner(engine, Controls("swap"))
+        good.submit()
+        assert await asyncio.to_thread(gated.entered.acquire, timeout=10)
+        odd.submit((80, 48))
+        good.submit()
+        gated.gate.release(2)
+        for _ in range(2):
+            finished = await good.next()
+            assert finished.is_translated
+            assert close_to(colour_of(finished.frame), "swap")
+        assert not (await odd.next()).is_translated
+        assert gated.batches == [1, 1 if step == "to_image" else 2]
+        assert len(odd.notices) == 1
+        assert not good.notices
+
+
+async def test_frame_that_cannot_be_handed_back_does_not_end_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When the camera's own frame fails too, the same engine goes on with the next one."""
+    failed = threading.Event()
+    built: list[ColourEngine] = []
+
+    def build() -> ColourEngine:
+        built.append(FailingEngine(lambda call: call == 0, ValueError("odd")))
+        return built[-1]
+
+    def fail(_: VideoFrame) -> VideoFrame:
+        failed.set()
+        raise OSError("cannot be converted")
+
+    monkeypatch.setattr(frames, "to_camera_frame", fail)
+    async with running(build) as engine:
+        owner = Owner(engine, Controls("invert"))
+        assert owner.submit()
+        assert await asyncio.to_thread(failed.wait, 10)
+        assert close_to(await owner.render(), "invert")
+        assert len(built) == 1
+
+
+async def test_anything_raised_beside_the_engine_builds_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever ends the work of an engine's thread, the engine is closed and built again."""
+    built: list[ColourEngine] = []
+
+    def build() -> ColourEngine:
+        built.append(ColourEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        monkeypatch.setattr(engine._metrics.batch, "observe", lambda _: 1 / 0 * len(built))
+        owner = Owner(engine, Controls("invert"))
+        owner.submit()
+        async with asyncio.timeout(10):
+            while len(built) < 2 or not engine.status.is_ready:
+                await engine.loaded()
+        monkeypatch.undo()
+        assert built[0].is_closed
+        assert close_to(await owner.render(), "invert")

@@ -328,11 +328,12 @@ async def test_two_swaps_at_once_are_refused() -> None:
         await first
 
 
-async def test_too_large_frame_ends_its_session() -> None:
-    """A frame beyond the limit ends the session that sent it."""
+@pytest.mark.parametrize("size", [(320, 240), (640, 16)])
+async def test_odd_frame_ends_its_session(size: tuple[int, int]) -> None:
+    """A frame beyond the limits ends the session that sent it."""
     async with serving(ColourEngine, ServerConfig(max_frame_pixels=160 * 120)) as server:
         peer = await server.connect(
-            lambda number: flat(ORANGE, (160, 120) if number < 10 else (320, 240))(number)
+            lambda number: flat(ORANGE, (160, 120) if number < 10 else size)(number)
         )
         session = server.session(peer)
         await until_gone(server, peer)
