@@ -206,15 +206,19 @@ function insecureOrigin() {
 }
 
 /** @param {DOMException} error @param {'camera' | 'screen'} kind */
-function explain(error, kind) {
-  const isScreen = kind === 'screen';
-  switch (error.name) {
+function explain({ name, message }, kind) {
+  if (kind === 'screen') {
+    return name === 'NotAllowedError'
+      ? 'No screen was chosen. Press Start again and choose a screen or a window.'
+      : 'The system does not let the browser see the screen: allow it in the system’s settings.';
+  }
+  switch (name) {
     case 'NotAllowedError':
     case 'SecurityError':
-      return isScreen
-        ? 'No screen was chosen: press Start again and choose a screen or window.'
-        : 'The camera is not allowed here. Click the camera sign beside the address, allow it, ' +
-            'and press Start again.';
+      return (
+        'The camera is not allowed here. Click the camera sign beside the address, allow it, ' +
+        'and press Start again.'
+      );
     case 'NotFoundError':
       return 'No camera was found. Connect one and press Start again, or use the test picture.';
     case 'OverconstrainedError':
@@ -223,6 +227,6 @@ function explain(error, kind) {
     case 'AbortError':
       return 'The camera is in use by another program. Close that program and press Start again.';
     default:
-      return `The ${kind} could not be opened: ${error.message || error.name}.`;
+      return `The camera could not be opened: ${message || name}.`;
   }
 }

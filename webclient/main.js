@@ -15,7 +15,7 @@ const ALLOW = 'Allow the picture in the question of your browser.';
 const MUTED =
   'The camera gives no picture for now: a privacy switch or another program holds it back.';
 const ENDED = 'The source has ended: it was unplugged, or sharing was stopped.';
-const BUSY = 'The model is slower than a second a frame; the picture goes on when it has caught up.';
+const BUSY = 'The model is slower than a second a frame; it goes on when it has caught up.';
 const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
 
 /** @param {string} id */
@@ -155,6 +155,7 @@ async function awaitModel() {
   messages.unsay('loading');
   if (!isRunning()) showPoster().catch(({ message }) => form.refuse(message));
   await shelf.fill();
+  $('prompt').setAttribute('placeholder', shelf.example);
 }
 
 live.addEventListener('source', (event) => {

@@ -36,6 +36,12 @@ export class Shelf extends EventTarget {
     });
   }
 
+  /** How to blend two of them, in the words of the prompt. */
+  get example() {
+    const [one, other] = this.#styles;
+    return other ? `${one.name}:0.6 + ${other.name}:0.4` : '';
+  }
+
   /** Ask the server for its styles, unless they are known, and make their thumbnails. */
   async fill() {
     if (this.#styles.length === 0) {
