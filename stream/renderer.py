@@ -145,12 +145,17 @@ class Renderer:
     def _live(self, engine: Engine) -> Engine | None:
         """Work until the engine has to leave or fails; return the next one, if any."""
         started_s = time.perf_counter()
+        told = engine.device
         try:
             while (work := self._turns.take(engine.max_batch)) is not None:
                 if isinstance(work, Request):
                     self._answer(engine, work)
                 else:
                     self._render(engine, work)
+                if engine.device != told:
+                    # It goes on with less than it began with, such as without a CUDA graph.
+                    told = engine.device
+                    self._report_ready(engine)
         except EngineError as error:
             if time.perf_counter() - started_s >= STEADY_S:
                 self._pause_s = 0.0

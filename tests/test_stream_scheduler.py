@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from av import VideoFrame
 from engines import TRANSFORMS, ColourEngine, FailingEngine, GatedEngine, transform
 
-from pipeline.engines import Settings, Size
+from pipeline.engines import Image, Job, Settings, Size
 from pipeline.errors import CheckpointError, EngineError
 from stream import frames
 from stream.controls import Controls
@@ -216,6 +216,23 @@ async def test_failed_engine_gives_the_camera_and_is_built_again() -> None:
         assert [engine.is_closed for engine in built] == [True, False]
 
 
+async def test_engine_that_goes_on_with_less_is_told() -> None:
+    """When an engine decides anew about its device in service, the status says so."""
+
+    class DroppingEngine(ColourEngine):
+        def translate(self, jobs: Sequence[Job]) -> list[Image]:
+            self.device = "test, no graphs (the graph of batch 1 failed)"
+            return super().translate(jobs)
+
+    async with running(DroppingEngine) as engine:
+        owner = Owner(engine, Controls("invert"))
+        assert engine.status.info is not None
+        assert engine.status.info.device == "test"
+        await owner.render()
+        await owner.render()
+        assert engine.status.info.device == "test, no graphs (the graph of batch 1 failed)"
+
+
 async def test_picture_is_translated_beside_the_stream() -> None:
     """One picture is translated at the size at which it lies in the engine's image."""
     async with running(lambda: ColourEngine(Size(64, 64))) as engine:
@@ -388,3 +405,22 @@ async def test_anything_raised_beside_the_engine_builds_it_again(
         monkeypatch.undo()
         assert built[0].is_closed
         assert close_to(await owner.render(), "invert")
+
+
+async def test_who_waits_for_a_model_learns_that_all_is_closed() -> None:
+    """Closing while a model loads wakes who waits for it."""
+    gate = threading.Event()
+
+    def load() -> ColourEngine:
+        assert gate.wait(10)
+        return ColourEngine()
+
+    engine = EngineThread(load, Metrics())
+    engine.start()
+    waiting = asyncio.create_task(engine.loaded())
+    await asyncio.sleep(0)  # let it wait
+    closing = asyncio.create_task(engine.close())
+    gate.set()
+    await closing
+    async with asyncio.timeout(5):
+        assert (await waiting).state is EngineState.CLOSED
