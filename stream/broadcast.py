@@ -28,6 +28,7 @@ class Broadcast:
         self._last_pts = -1
         # Added to the input's pts; stays 0 while these grow from 0.
         self._offset = 0
+        self._has_gone_back = False
 
     def subscribe(self) -> Latest[Finished]:
         """Return a new slot, which holds the newest frame if there is one already."""
@@ -66,7 +67,10 @@ class Broadcast:
         pts = frame.pts + self._offset
         if pts <= self._last_pts:
             step = max(1, round(_FRAME_INTERVAL_S / frame.time_base))
-            logger.warning("pts %d after %d: the clock starts again", pts, self._last_pts)
+            # Said once: a stream that does this may do it with every frame.
+            level = logging.DEBUG if self._has_gone_back else logging.WARNING
+            logger.log(level, "pts %d after %d: the clock starts again", pts, self._last_pts)
+            self._has_gone_back = True
             self._offset += self._last_pts + step - pts
             pts = self._last_pts + step
         self._last_pts = pts

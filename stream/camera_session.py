@@ -19,7 +19,7 @@ from stream.encodings import Encodings
 from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.peerconnection import PeerConnection
-from stream.rtp import on_sent, received
+from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.sound import Sound
@@ -63,7 +63,7 @@ class CameraSession(Session):
         self.encodings = Encodings(self.broadcast)
         self.sound = Sound()
         self._engine = engine
-        self._channel = ControlChannel()
+        self._channel = ControlChannel(self.end)
         self._feed = Feed(self, controls)
         self._camera: MediaStreamTrack | None = None
         self._microphone: MediaStreamTrack | None = None
@@ -122,6 +122,7 @@ class CameraSession(Session):
                 self._add_sound(peer, transceiver)
         if self._outbox is not None:
             track = TranslatedTrack(self._outbox, self.stats, self.sound.delay)
+            track.on("ended", self._sender_ended)
             on_sent(peer.addTrack(track), track.note_sent)
 
     def _add_sound(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
@@ -209,7 +210,8 @@ class CameraSession(Session):
         loop = asyncio.get_running_loop()
         at_s = loop.time()
         while True:
-            at_s += self._config.stats_interval_s
+            # After a time in which the loop was held up there is one message, not all of them.
+            at_s = max(at_s + self._config.stats_interval_s, loop.time())
             try:
                 async with asyncio.timeout_at(at_s):
                     await self._left.wait()
@@ -239,7 +241,11 @@ class CameraSession(Session):
 
     def _count_drops(self) -> None:
         dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
-        self.stats.set_dropped(self._feed.inbox.dropped, dropped_out)
+        dropped_in = self._feed.inbox.dropped + count_untaken(self._camera)
+        self.stats.set_dropped(dropped_in, dropped_out)
+        self.stats.set_beneath(
+            {**count_beneath(self._peer_connection), "sound_dropped": self.sound.dropped}
+        )
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel.open(channel, self.controls)

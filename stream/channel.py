@@ -20,6 +20,8 @@ LABEL = "control"
 MAX_WAITING_MESSAGES = 32
 # A peer that does not read gets no more statistics than this.
 MAX_BUFFERED_BYTES = 64 * 1024
+# Answers are owed, so who does not read even those is taken for gone.
+MAX_UNREAD_BYTES = 256 * 1024
 
 
 class ControlChannel:
@@ -29,7 +31,13 @@ class ControlChannel:
     open, the newest 8 notices are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[str], None]) -> None:
+        """Make a channel that is not open yet.
+
+        Args:
+            end: ends the session, with the reason; called when the peer reads nothing.
+        """
+        self._end = end
         self._channel: RTCDataChannel | None = None
         self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_WAITING_MESSAGES)
         self._unsent: deque[dict[str, Any]] = deque(maxlen=8)
@@ -92,8 +100,12 @@ class ControlChannel:
         self._send({"type": "error", "id": ident, "detail": detail})
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self._channel is not None and self._channel.readyState == "open":
-            self._channel.send(json.dumps(message))
+        if self._channel is None or self._channel.readyState != "open":
+            return
+        if self._channel.bufferedAmount > MAX_UNREAD_BYTES:
+            self._end(f"the peer left {MAX_UNREAD_BYTES} bytes of its control channel unread")
+            return
+        self._channel.send(json.dumps(message))
 
 
 def _read_message(message: str | bytes) -> tuple[int | None, object]:

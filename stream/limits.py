@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -67,12 +67,12 @@ def check_origin(names: Collection[str], origins: Collection[str] = ()) -> Middl
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.host.lower()
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _split(f"//{host}").hostname or ""
         if name not in known and not _is_address(name):
-            raise RequestRefused(421, f"this server does not answer as {name!a}")
+            raise RequestRefused(421, f"this server does not answer as {name or host!a}")
         origin = request.headers.get("Origin")
         is_change = request.method not in ("GET", "HEAD", "OPTIONS")
-        is_own = origin is None or origin in origins or urlsplit(origin).netloc.lower() == host
+        is_own = origin is None or origin in origins or _split(origin).netloc.lower() == host
         if is_change and not is_own:
             raise RequestRefused(403, f"a page of {origin!a} may not use this server")
         return await handler(request)
@@ -130,6 +130,14 @@ async def add_security_headers(request: web.Request, handler: Handler) -> web.St
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-cache")
     return response
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL that anybody may have written; what is none has no parts."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:

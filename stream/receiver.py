@@ -20,6 +20,7 @@ from stream.feedback import MAX_NACKS, KeyFrameRequests, NackRequests
 from stream.jitterbuffer import EncodedFrame, JitterBuffer
 from stream.keyframes import KeyStart, find_key_start
 from stream.stamps import ReceivedFrames
+from stream.timestamps import Timestamps
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
     def __init__(self, kind: str, transport: Any, corrections: Corrections) -> None:
         super().__init__(kind, transport)
         self.counters = ReceiveCounters()
+        self._RTCRtpReceiver__timestamp_mapper: Any = Timestamps()
         self._media_ssrc: int | None = None
         self._feedback_task: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()

@@ -8,8 +8,10 @@ as they did when the corrections were written; if they do not, nothing is instal
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ import aiortc.rtcicetransport
 import aiortc.rtcpeerconnection
 import aiortc.rtcrtpsender
 import aiortc.rtp
-from aiortc import MediaStreamTrack, RTCRtpSender
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from stream import codecs, playout
@@ -29,13 +31,15 @@ from stream.corrections import Corrections
 from stream.encoders import probe_h264
 from stream.expectations import find_surprises
 from stream.icefilter import FilteredConnection, FilteredProtocol
-from stream.receiver import Receiver, RemoteTrack
+from stream.receiver import ReceiveCounters, Receiver, RemoteTrack
 from stream.sender import Sender
 from stream.stamps import ReceivedFrame, SentFrame
 
 __all__ = [
     "Corrections",
     "can_share",
+    "count_beneath",
+    "count_untaken",
     "install",
     "installed",
     "make_video_encoder",
@@ -95,6 +99,31 @@ def received(track: MediaStreamTrack, pts: int | None) -> ReceivedFrame | None:
     """Return when a frame of a remote track came in; None: not known."""
     frames = getattr(track, "received", None)
     return frames.get(pts) if frames is not None else None
+
+
+def count_beneath(peer: RTCPeerConnection) -> dict[str, int]:
+    """Return what happened to a peer's packets so far, by event.
+
+    Returns:
+        The sums of :class:`~stream.receiver.ReceiveCounters`, and ``refused_datagrams``; 0
+        where the correction that counts is not installed.
+    """
+    counts = Counter(asdict(ReceiveCounters()), refused_datagrams=0)
+    connections: set[Any] = set()
+    for transceiver in peer.getTransceivers():
+        receiver = transceiver.receiver
+        if isinstance(receiver, Receiver):
+            counts.update(asdict(receiver.counters))
+        if receiver.transport is not None:
+            connections.add(receiver.transport.transport._connection)
+    for connection in connections:
+        counts["refused_datagrams"] += getattr(connection, "refused_datagrams", 0)
+    return dict(counts)
+
+
+def count_untaken(track: MediaStreamTrack | None) -> int:
+    """Return how many frames of a remote track were replaced before anyone took them."""
+    return track.dropped if isinstance(track, RemoteTrack) else 0
 
 
 def on_sent(sender: RTCRtpSender, callback: Callable[[SentFrame], None]) -> None:

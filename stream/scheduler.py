@@ -54,7 +54,7 @@ class EngineThread:
         self._launch(self._factory)
 
     async def loaded(self) -> EngineStatus:
-        """Wait until the engine is built, or could not be, and return the state."""
+        """Wait until the engine is built, could not be, or is closed; return the state."""
         while self._status.state is EngineState.LOADING:
             # A state is reported before it is posted: no news is missed in between.
             self._news.clear()
@@ -155,6 +155,7 @@ class EngineThread:
             if thread.is_alive():
                 logger.error("the engine did not stop within %g s", deadline_s)
         self._status = EngineStatus(EngineState.CLOSED, "the server is stopping")
+        self._news.set()
 
     def _launch(self, factory: EngineFactory) -> Future[None]:
         renderer = Renderer(factory, self._turns, self._metrics, self._post, self._report)

@@ -169,6 +169,10 @@ class Session(ABC):
         elif state in ("failed", "closed"):
             self.end(f"the connection is {state}")
 
+    def _sender_ended(self) -> None:
+        """End the session whose pictures stop: aiortc's sender ends its track when it fails."""
+        self.end("no more pictures can be sent to the peer")
+
     def _set_state(self, state: SessionState) -> None:
         logger.info("session %s: %s -> %s", self.name, self._state.value, state.value)
         self._state = state

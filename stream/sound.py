@@ -90,12 +90,23 @@ class Sound:
         self.delay = PictureDelay()
         """Told by whoever sends the pictures."""
         self._tracks: set[SoundTrack] = set()
+        self._dropped_before = 0
+
+    @property
+    def dropped(self) -> int:
+        """Packets that somebody who listens did not take in time."""
+        return self._dropped_before + sum(track.dropped for track in self._tracks)
 
     def listen(self) -> SoundTrack:
         """Return a new listener's track."""
-        track = SoundTrack(self.delay, self._tracks.discard)
+        track = SoundTrack(self.delay, self._forget)
         self._tracks.add(track)
         return track
+
+    def _forget(self, track: SoundTrack) -> None:
+        if track in self._tracks:
+            self._tracks.remove(track)
+            self._dropped_before += track.dropped
 
     def put(self, packet: Any, arrived_s: float) -> None:
         """Hand a packet to everybody.

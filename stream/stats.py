@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from statistics import median
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,6 +32,12 @@ class Metrics:
             "stream_frames_dropped",
             "Frames replaced before anyone took them.",
             ["side"],
+            registry=self.registry,
+        )
+        self.beneath = Counter(
+            "stream_beneath",
+            "Losses asked for again, given up or refused, and sound that nobody took in time.",
+            ["event"],
             registry=self.registry,
         )
         self.stage_s = Histogram(
@@ -97,6 +104,7 @@ class SessionStats:
         self.dropped_out = 0
         # time.perf_counter() of the last frame from the decoder and for the encoder.
         self._last_in_s = 0.0
+        self._beneath: dict[str, int] = {}
         self._last_out_s = 0.0
         self._metrics = metrics
         self._rate_in = Rate()
@@ -128,6 +136,12 @@ class SessionStats:
         self._metrics.dropped.labels("out").inc(dropped_out - self.dropped_out)
         self.dropped_in, self.dropped_out = dropped_in, dropped_out
 
+    def set_beneath(self, counts: Mapping[str, int]) -> None:
+        """Take what happened to packets and sound, by event; each count only grows."""
+        for event, count in counts.items():
+            self._metrics.beneath.labels(event).inc(count - self._beneath.get(event, 0))
+        self._beneath = dict(counts)
+
     def stage(self, name: str, duration_ms: float) -> None:
         """Record how long one frame took in a stage."""
         self._stages_ms.setdefault(name, deque(maxlen=_MEDIAN_OF)).append(duration_ms)
@@ -146,6 +160,7 @@ class SessionStats:
             "fps_out": round(self._rate_out.rate_hz(), 1),
             "dropped_in": self.dropped_in,
             "dropped_out": self.dropped_out,
+            "beneath": self._beneath,
             "age_ms": round(median(self._age_ms), 1) if self._age_ms else None,
             "stages_ms": stages,
         }

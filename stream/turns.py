@@ -20,8 +20,9 @@ T = TypeVar("T")
 MAX_QUESTIONS = 64
 MAX_PICTURES = 32
 # A picture that has waited this long gets one turn although live frames wait: with a model
-# slower than the camera they always do.
-PICTURE_PATIENCE_S = 0.5
+# slower than the camera they always do. So pictures take at most one turn a second from live
+# frames: while the page's two dozen previews are made, a session skips that many frames.
+PICTURE_PATIENCE_S = 1.0
 
 
 @dataclass(slots=True)

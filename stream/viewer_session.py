@@ -13,7 +13,7 @@ from stream.errors import PeerLeft
 from stream.feed import Finished
 from stream.latest import Latest
 from stream.peerconnection import PeerConnection
-from stream.rtp import can_share, on_sent, share
+from stream.rtp import can_share, count_beneath, on_sent, share
 from stream.session import Session
 from stream.sound import SoundTrack
 from stream.stats import Metrics, SessionStats
@@ -47,17 +47,21 @@ class ViewerSession(Session):
         if can_share():
             self._watcher = self._source.encodings.join(transceiver._codecs[0])
             track = EncodedTrack(self._watcher, self.stats, delay)
+            track.on("ended", self._sender_ended)
             sender = peer.addTrack(track)
             share(sender, self._watcher.encoder, self._watcher.want_key_frame)
             on_sent(sender, track.note_sent)
         else:
             self._inbox = self._source.broadcast.subscribe()
-            peer.addTrack(TranslatedTrack(self._inbox, self.stats, delay))
+            translated = TranslatedTrack(self._inbox, self.stats, delay)
+            translated.on("ended", self._sender_ended)
+            peer.addTrack(translated)
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._watch_source(), name=f"{self.name} source")
 
     def _free(self) -> None:
+        self.stats.set_beneath(count_beneath(self._peer_connection))
         if self._sound is not None:
             self._sound.stop()
         if self._watcher is not None:

@@ -282,6 +282,9 @@ async def test_what_is_not_there_is_a_problem(
         ({"Host": "192.168.1.7"}, 200),
         ({"Host": "evil.example"}, 421),
         ({"Host": "localhost.evil.example:8080"}, 421),
+        ({"Host": "[::1"}, 421),
+        ({"Host": "[x]"}, 421),
+        ({"Host": "[::1]x:y"}, 421),
     ],
 )
 async def test_foreign_host_is_refused(
@@ -295,7 +298,12 @@ async def test_foreign_host_is_refused(
 async def test_foreign_page_may_not_change_anything(server: Serving) -> None:
     """A change asked for by a page of another origin is refused; our own page's is not."""
     url = f"{server.base}/sessions/nobody"
-    for origin, status in (("http://evil.example", 403), ("null", 403), (server.base, 404)):
+    for origin, status in (
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+        (server.base, 404),
+    ):
         async with server.http.delete(url, headers={"Origin": origin}) as response:
             assert response.status == status
 

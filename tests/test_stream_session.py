@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from peers import DEADLINE_S, Peer, Serving, flat, middle, serving, to_rgb
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
 from stream import rtp
+from stream.codecs import VideoEncoder
 from stream.config import ServerConfig
 from stream.errors import ServerFull
 
@@ -455,3 +457,55 @@ async def test_server_stops_with_open_sessions() -> None:
         await server.server.close()
         assert len(server.sessions) == 0
         assert "engine" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_sender_that_fails_ends_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that raises does not leave a session that is live and silent."""
+    calls: list[object] = []
+
+    def fail(self: object, *_: object, **__: object) -> None:
+        calls.append(self)
+        raise ValueError("no such plan")
+
+    async with serving(ColourEngine) as server:
+        peer = await server.connect(flat(ORANGE), "?prompt=invert")
+        await peer.until_frames(3)
+        monkeypatch.setattr(VideoEncoder, "encode", fail)
+        await until_gone(server, peer)
+        assert calls
+        assert len(server.sessions) == 0
+
+
+async def test_what_happens_beneath_is_counted() -> None:
+    """Losses, refused datagrams, sound and frames that nobody took are told and exported."""
+    async with serving(ColourEngine, FAST) as server:
+        peer = await server.connect(flat(ORANGE), "?prompt=invert")
+        await peer.until_frames(3)
+        session = server.session(peer)
+        (receiver,) = (t.receiver for t in session._peer_connection.getTransceivers())
+        receiver.counters.nacks += 5
+        receiver.transport.transport._connection.refused_datagrams += 7
+        session._camera._queue.dropped += 11
+        session.sound.listen().dropped += 13
+        stats = await peer.until_message(lambda m: m.get("beneath", {}).get("nacks", 0) >= 5)
+        assert stats["beneath"]["refused_datagrams"] >= 7
+        assert stats["beneath"]["sound_dropped"] == 13
+        assert stats["dropped_in"] >= 11
+        async with server.http.get(server.base + "/metrics") as response:
+            lines = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines())
+        assert float(lines['stream_beneath_total{event="nacks"}']) >= 5
+        assert float(lines['stream_beneath_total{event="sound_dropped"}']) == 13
+        assert float(lines['stream_frames_dropped_total{side="in"}']) >= 11
+
+
+async def test_statistics_do_not_come_in_a_burst() -> None:
+    """After a loop that was held up, one message of statistics comes, not all that were due."""
+    async with serving(ColourEngine, FAST) as server:
+        peer = await server.connect(flat(ORANGE), "?prompt=invert")
+        await peer.until_message(lambda m: m["type"] == "stats")
+        sent: list[float] = []
+        send = server.session(peer)._send_stats
+        server.session(peer)._send_stats = lambda: (sent.append(time.perf_counter()), send())
+        time.sleep(1.2)  # twelve messages would be due
+        await peer.until(lambda: len(sent) >= 4)
+        assert sent[3] - sent[0] > 0.2
