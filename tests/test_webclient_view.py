@@ -156,5 +156,18 @@ async def test_viewer_that_is_closed_leaves_at_once(browser: Browser) -> None:
         assert len(server.sessions) == 1
 
 
+async def test_session_of_the_page_is_shown_under_its_name(browser: Browser) -> None:
+    """A page opened with a name gives its session that name; it is not in the page's link."""
+    async with serving(engine) as server:
+        page = await (await browser.new_context()).new_page()
+        await page.goto(f"{server.base}/?name=me&source=test&prompt=invert&autostart=1")
+        await page.wait_for_selector('body[data-state="live"]', timeout=PAGE_DEADLINE_MS)
+        assert "name=" not in page.url
+        async with viewing(browser, f"{server.base}/view/me") as view:
+            await until_state(view, "live")
+            assert await view.evaluate("document.querySelector('video').videoWidth") >= 320
+        await page.context.close()
+
+
 def viewers(server: Serving) -> list[str]:
     return list(server.sessions._viewers)

@@ -6,8 +6,9 @@
  *     <sdxs-live source="camera" prompt="ink-wash" strength="0.8" autostart></sdxs-live>
  *
  * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
- * `autostart`, `mirrored`, and the controls `prompt`, `strength`, `stability`, `seed`,
- * `transition_s`, `bypass`. A changed control acts at once.
+ * `name` (under which others find the session, as in /view/{name}), `autostart`, `mirrored`,
+ * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`. A
+ * changed control acts at once.
  * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
  * `muted` (it gives no frames for now), `ended` (by itself) or `closed`.
  *
@@ -133,7 +134,8 @@ export class SdxsLiveElement extends HTMLElement {
     this.#live?.close();
     const server = this.getAttribute('server') ?? document.baseURI;
     const controls = this.#live?.controls ?? this.#controls;
-    const live = (this.#live = new SdxsLive(this.video, { server, controls }));
+    const name = this.getAttribute('name') ?? undefined;
+    const live = (this.#live = new SdxsLive(this.video, { server, controls, name }));
     for (const type of EVENTS) {
       live.addEventListener(type, (event) => {
         this.#emit(type, /** @type {CustomEvent} */ (event).detail);

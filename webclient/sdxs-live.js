@@ -37,6 +37,7 @@ export class SdxsLive extends EventTarget {
 
   #video;
   #server;
+  #name;
   #wanted = /** @type {Partial<Controls>} */ ({});
   #accepted = /** @type {Partial<Controls>} */ ({});
   #state = /** @type {State} */ ('idle');
@@ -49,12 +50,14 @@ export class SdxsLive extends EventTarget {
 
   /**
    * @param {HTMLVideoElement} video where the translated picture plays
-   * @param {{server?: string, controls?: Partial<Controls>}} [options] `server`: base URL
+   * @param {{server?: string, controls?: Partial<Controls>, name?: string}} [options]
+   *   `server`: base URL; `name`: under which others find the sessions, as in /view/{name}
    */
-  constructor(video, { server = document.baseURI, controls = {} } = {}) {
+  constructor(video, { server = document.baseURI, controls = {}, name } = {}) {
     super();
     this.#video = video;
     this.#server = new URL(server, document.baseURI);
+    this.#name = name;
     this.#wanted = { ...controls };
   }
 
@@ -120,7 +123,7 @@ export class SdxsLive extends EventTarget {
   /** Live through one session, from offer to end; #fail decides what follows. */
   async #run() {
     this.#release();
-    const session = (this.#session = new Session(this.#server, this.#video));
+    const session = (this.#session = new Session(this.#server, this.#video, this.#name));
     const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
     for (const type of ['controls', 'stats', 'notice']) session.addEventListener(type, pass);
     session.addEventListener('controls', () => this.#catchUp(), { once: true });

@@ -40,6 +40,7 @@ export class LiveError extends Error {
 export class Session extends EventTarget {
   #server;
   #video;
+  #name;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   #channel = this.#pc.createDataChannel('control');
   #url = /** @type {URL | null} */ (null);
@@ -50,11 +51,12 @@ export class Session extends EventTarget {
   #serverStats = /** @type {ServerStats | null} */ (null);
   #pulse = new Pulse();
 
-  /** @param {URL} server @param {HTMLVideoElement} video where the translated picture plays */
-  constructor(server, video) {
+  /** @param {URL} server @param {HTMLVideoElement} video plays @param {string} [name] */
+  constructor(server, video, name) {
     super();
     this.#server = server;
     this.#video = video;
+    this.#name = name;
     this.#pc.ontrack = ({ track }) => (video.srcObject = new MediaStream([track]));
     this.#pc.onconnectionstatechange = () => {
       if (this.#pc.connectionState === 'failed') this.close(new LiveError(NO_PATH));
@@ -145,6 +147,7 @@ export class Session extends EventTarget {
   async #exchange(/** @type {Partial<Controls>} */ controls) {
     const toText = (/** @type {unknown} */ value) => String(value === !!value ? +value : value);
     const pairs = Object.entries(controls).map(([name, value]) => [name, toText(value)]);
+    if (this.#name) pairs.push(['name', this.#name]);
     const response = await this.#fetch(`sessions?${new URLSearchParams(pairs)}`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp' },

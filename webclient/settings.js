@@ -5,7 +5,7 @@
  * @typedef {import('./sdxs-live.js').Controls} Controls
  * @typedef {{prompt: string, strength?: number, stability?: number, transition_s?: number,
  *   seed?: number, view: string, wipe: number, mirror?: boolean, source: string,
- *   autostart: boolean, seen: boolean}} Values
+ *   autostart: boolean, seen: boolean, name?: string}} Values
  * @typedef {keyof Values} Name
  */
 
@@ -26,6 +26,7 @@ const READERS = {
   source: (text) => text,
   autostart: toFlag,
   seen: toFlag,
+  name: (text) => text, // the server says what is wrong with it
 };
 const NAMES = /** @type {Name[]} */ (Object.keys(READERS));
 const NUMBERS = /** @type {const} */ (['strength', 'stability', 'transition_s', 'seed']);
@@ -57,7 +58,7 @@ export class Settings extends EventTarget {
 
   /** The address that carries everything but what is this device's own. */
   get link() {
-    const { wipe, seen, source, ...rest } = this.#values;
+    const { wipe, seen, name, source, ...rest } = this.#values;
     const texts = toTexts({ ...rest, source: source.replace(/^camera:.*/s, 'camera') });
     const search = new URLSearchParams(texts).toString();
     return location.origin + location.pathname + (search && `?${search}`);

@@ -46,6 +46,7 @@ export class Stage {
       this.update();
     });
     settings.addEventListener('change', () => this.update());
+    if (settings.values.name) live.setAttribute('name', settings.values.name);
     this.update();
   }
 
