@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from cuda_models import make_conditioning, make_step
+from cuda_models import make_conditioning, make_step, to_cuda_model
 from cuda_sessions import (
     CALM,
     SCRIPT,
+    SIZE,
     EagerSession,
     difference,
     jobs_of,
@@ -20,6 +21,7 @@ from cuda_sessions import (
     running_device,
 )
 
+from pipeline.engines.cuda_graph import CudaGraphEngine
 from pipeline.engines.engine import Job, TemporalState
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.kernels import launcher, operations
@@ -59,6 +61,40 @@ def test_the_frame_path_never_stops_the_host(device, step):
     play(engine, step, SCRIPT)
     assert device.stalls == []
     assert device.capture_modes == ["thread_local", "thread_local"]
+    assert list(engine._graphs) == [2, 1], "the largest is captured first"
+
+
+class Watches(torch.nn.Module):
+    """A step that notes what the libraries are told whenever it runs."""
+
+    def __init__(self, step) -> None:
+        super().__init__()
+        self.step = step
+        self.seen: set[tuple[bool, ...]] = set()
+
+    def draw(self, pixels, noise, tokens, pooled, strength):
+        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+        is_channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
+        self.seen.add(
+            (
+                cudnn.benchmark,
+                cudnn.allow_tf32,
+                cuda.matmul.allow_tf32,
+                cuda.flash_sdp_enabled(),
+                not cuda.cudnn_sdp_enabled(),
+                torch.is_grad_enabled() is False,
+                is_channels_last,
+            )
+        )
+        return self.step.draw(pixels, noise, tokens, pooled, strength)
+
+
+def test_libraries_are_told_before_the_first_kernel(device, step):
+    """Tuning, TF32 and the kinds of attention are the same in warm-up, capture and eager."""
+    watching = Watches(step)
+    model = to_cuda_model(device.module(watching))
+    CudaGraphEngine(model, SIZE, torch.float32, (1,))
+    assert model.step.seen == {(True,) * 7}
 
 
 def test_half_precision_gives_eagers_pictures(device):
