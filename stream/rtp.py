@@ -108,7 +108,7 @@ def count_beneath(peer: RTCPeerConnection) -> dict[str, int]:
         The sums of :class:`~stream.receiver.ReceiveCounters`, and ``refused_datagrams``; 0
         where the correction that counts is not installed.
     """
-    counts = Counter(asdict(ReceiveCounters()), refused_datagrams=0)
+    counts: Counter[str] = Counter({**asdict(ReceiveCounters()), "refused_datagrams": 0})
     connections: set[Any] = set()
     for transceiver in peer.getTransceivers():
         receiver = transceiver.receiver

@@ -419,8 +419,9 @@ async def test_who_waits_for_a_model_learns_that_all_is_closed() -> None:
     engine.start()
     waiting = asyncio.create_task(engine.loaded())
     await asyncio.sleep(0)  # let it wait
-    closing = asyncio.create_task(engine.close())
-    gate.set()
-    await closing
+    loading = engine._threads[-1]
+    await engine.close(deadline_s=0.05)
     async with asyncio.timeout(5):
         assert (await waiting).state is EngineState.CLOSED
+    gate.set()
+    await asyncio.to_thread(loading.join, 10)
