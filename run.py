@@ -12,13 +12,18 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import TINY_PRESET
-from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine
+from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
 from pipeline.engines.engine import Size
 from pipeline.errors import PipelineError
 from stream.corrections import Corrections
 from stream.errors import StreamError
+
+if TYPE_CHECKING:
+    from stream.config import ServerConfig
+    from stream.status import EngineStatus
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
 COMMANDS = ("serve", "translate", "bench", "train")
@@ -69,9 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve``."""
     add_engine(parser, str(TINY_PRESET.default_size))
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
-    parser.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
+    add_network(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     parser.add_argument(
         "--without-correction",
@@ -81,6 +84,51 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="leave aiortc as it is in this point; may be given several times",
     )
     parser.set_defaults(run=serve)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say who may connect, and how."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    group.add_argument("--port", type=int, default=8080, help="0 for any free one")
+    group.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
+    group.add_argument("--max-viewers", type=int, default=32, help="of all sessions together")
+    group.add_argument("--token", default="", help="what requests have to bring; empty: nothing")
+    group.add_argument("--redirect-to", default="", help="another server, for when this is full")
+    group.add_argument(
+        "--start-bitrate-kbps", type=int, default=2500, help="what a camera begins with"
+    )
+    group.add_argument(
+        "--max-bitrate-kbps", type=int, default=4000, help="what a sent video gets at most"
+    )
+    for name, text in (
+        ("--name", "host name that browsers reach the server by"),
+        ("--origin", "page elsewhere that may use the server, https://example.org"),
+        ("--ice-server", "for standard clients: stun:HOST, or turn:HOST,USER,PASSWORD"),
+    ):
+        group.add_argument(
+            name, action="append", default=[], help=f"{text}; may be given several times"
+        )
+
+
+def to_server_config(options: argparse.Namespace) -> ServerConfig:
+    """Check the flags of :func:`add_network`."""
+    from stream.config import IceServer, ServerConfig
+
+    return ServerConfig(
+        options.host,
+        options.port,
+        names=tuple(options.name),
+        max_sessions=options.max_sessions,
+        max_viewers=options.max_viewers,
+        token=options.token,
+        origins=tuple(options.origin),
+        ice_servers=tuple(IceServer(*line.split(",", 2)) for line in options.ice_server),
+        redirect_to=options.redirect_to,
+        start_bitrate_bps=options.start_bitrate_kbps * 1000,
+        max_bitrate_bps=options.max_bitrate_kbps * 1000,
+        corrections=to_corrections(options.without_correction),
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
@@ -103,22 +151,18 @@ def to_engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve until interrupted."""
-    from stream.config import ServerConfig
     from stream.models import list_models
     from stream.server import serve as serve_app
 
     engine = to_engine_config(options)
-    config = ServerConfig(
-        options.host,
-        options.port,
-        max_sessions=options.max_sessions,
-        corrections=to_corrections(options.without_correction),
-    )
+    config = to_server_config(options)
 
-    def on_listening(address: str) -> None:
-        if not options.no_browser and has_display():
-            webbrowser.open(address)
+    async def on_listening(address: str, status: EngineStatus) -> None:
+        if not status.is_ready:
+            print(f"sdxs-live: nothing is translated yet: {status.detail}", flush=True)
         print(f"sdxs-live: {address}", flush=True)
+        if not options.no_browser and has_display():
+            await asyncio.to_thread(webbrowser.open, address)
 
     factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
     asyncio.run(serve_app(config, factory, list_models(engine.model), on_listening=on_listening))
@@ -202,7 +246,7 @@ def bench(options: argparse.Namespace) -> None:
     if options.device == "cuda":
         bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
         return
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or count_processors()
     result = bench_engine(engine, threads, options.runs, options.compare).to_dict()
     if not options.json:
         for name, value in result.items():

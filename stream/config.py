@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from stream.bitrate import DEFAULT_CAP_BPS, MIN_BITRATE_BPS
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
 
@@ -23,7 +24,9 @@ class IceServer:
 
     def __post_init__(self) -> None:
         if not _ICE_SERVER.fullmatch(self.url):
-            raise ConfigRefused(f'an ICE server is like "stun:stun.example.org" (got {self.url!r})')
+            raise ConfigRefused(
+                f'--ice-server must be like "stun:stun.example.org" (got {self.url!r})'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class ServerConfig:
     """Between two messages of statistics."""
     start_bitrate_bps: int = 2_500_000
     """What browsers are told to begin with; does for 1280x720."""
+    max_bitrate_bps: int = DEFAULT_CAP_BPS
+    """No video that is sent gets more, whatever its size."""
     max_frame_pixels: int = 4096 * 2304
     """A larger frame ends its session."""
     corrections: Corrections = field(default_factory=Corrections)
@@ -68,6 +73,13 @@ class ServerConfig:
             raise ConfigRefused(f"--max-sessions must be at least 1 (got {self.max_sessions})")
         if self.max_viewers < 0:
             raise ConfigRefused(f"--max-viewers must be at least 0 (got {self.max_viewers})")
+        for name in ("start", "max"):
+            bitrate_bps = getattr(self, f"{name}_bitrate_bps")
+            if bitrate_bps < MIN_BITRATE_BPS:
+                raise ConfigRefused(
+                    f"--{name}-bitrate-kbps must be at least {MIN_BITRATE_BPS // 1000} "
+                    f"(got {bitrate_bps // 1000})"
+                )
         for name, origins in (("origin", self.origins), ("redirect-to", (self.redirect_to,))):
             for origin in filter(None, origins):
                 if not _is_origin(origin):
@@ -78,7 +90,10 @@ class ServerConfig:
 
 
 def _is_origin(text: str) -> bool:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and text == f"{parts.scheme}://{parts.netloc}"
 
 

@@ -7,7 +7,8 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -21,10 +22,13 @@ from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
 from stream.stats import Metrics
+from stream.status import EngineStatus
 
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 5.0
+# A model that takes longer is told to be still loading.
+ANNOUNCE_S = 6.0
 
 
 def create_app(
@@ -67,7 +71,7 @@ async def serve(
     config: ServerConfig,
     engine_factory: EngineFactory,
     models: Sequence[ModelEntry] = (),
-    on_listening: Callable[[str], None] | None = None,
+    on_listening: Callable[[str, EngineStatus], Awaitable[None]] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end every session and free the engine.
 
@@ -75,35 +79,60 @@ async def serve(
         config: where to listen and how much to take.
         engine_factory: see :func:`create_app`.
         models: see :func:`create_app`.
-        on_listening: called once with the address of the page.
+        on_listening: called once with the address of the page and the engine's state, when
+            the model is loaded or could not be, after 6 s at the latest.
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
     """
     # Bound before anything is loaded, so that a port in use is told at once.
     sock = bind(config)
-    rtp.install(config.corrections)
-    runner = web.AppRunner(
-        create_app(config, engine_factory, models),
-        access_log=None,
-        shutdown_timeout=SHUTDOWN_S,
-    )
+    rtp.install(config.corrections, config.max_bitrate_bps)
+    app = create_app(config, engine_factory, models)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     try:
         await runner.setup()
         await web.SockSite(runner, sock).start()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        if on_listening is not None:
-            on_listening(to_url(sock))
-        await stop.wait()
+        with call_on_signals(stop.set):
+            async with asyncio.TaskGroup() as tasks:
+                if on_listening is not None:
+                    tell = _announce(app[ENGINE], to_url(sock), on_listening)
+                    telling = tasks.create_task(tell, name="announce")
+                await stop.wait()
+                if on_listening is not None:
+                    telling.cancel()
         logger.info("stopping")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
         await runner.cleanup()
         sock.close()
+
+
+async def _announce(
+    engine: EngineThread,
+    address: str,
+    on_listening: Callable[[str, EngineStatus], Awaitable[None]],
+) -> None:
+    status = engine.status
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ANNOUNCE_S):
+            status = await engine.loaded()
+    await on_listening(address, status)
+
+
+@contextmanager
+def call_on_signals(callback: Callable[[], None]) -> Iterator[None]:
+    """Have ``callback`` called on the loop at SIGINT and SIGTERM within a block."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as undo:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, callback)
+                undo.callback(loop.remove_signal_handler, number)
+            except NotImplementedError:  # on Windows
+                before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+                undo.callback(signal.signal, number, before)
+        yield
 
 
 def bind(config: ServerConfig) -> socket.socket:

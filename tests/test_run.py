@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -21,6 +23,8 @@ from scenes import distance, draw_scene
 
 import run
 from pipeline.engines import Size
+from pipeline.engines.build import count_processors
+from stream.config import IceServer, ServerConfig
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 120
@@ -91,6 +95,12 @@ def test_flag_that_is_none_is_named(
     ("line", "sentence"),
     [
         ("serve --port 70000", "--port must be from 0 to 65535 (got 70000)"),
+        ("serve --max-viewers -1", "--max-viewers must be at least 0 (got -1)"),
+        ("serve --start-bitrate-kbps 0", "--start-bitrate-kbps must be at least 100 (got 0)"),
+        ("serve --max-bitrate-kbps 99", "--max-bitrate-kbps must be at least 100 (got 99)"),
+        ("serve --origin example.org", "--origin must be like"),
+        ("serve --redirect-to http://[", "--redirect-to must be like"),
+        ("serve --ice-server example.org", "--ice-server must be like"),
         ("serve --max-sessions 0", "--max-sessions must be at least 1 (got 0)"),
         ("serve --size 100x100", "multiples of 16 between 64 and 1024 (got 100x100)"),
         ("serve --size large", 'a size is written "320x240" or "256" (got "large")'),
@@ -104,7 +114,7 @@ def test_flag_that_is_none_is_named(
         ("translate gone.mp4 DST", "gone.mp4 is missing; SRC is a file"),
         ("translate SRC dst.txt", "dst.txt has no ending that says a format"),
         ("translate SRC SRC", "is SRC itself"),
-        ("translate SRC DST --prompt starry-nihgt", "the nearest are starry-night"),
+        ("translate SRC DST --prompt ink-wahs", "the nearest are ink-wash"),
         ("train export --folder gone", "there is no checkpoint gone"),
         ("train paired --steps -5", "--steps must be at least 0 (got -5)"),
     ],
@@ -147,6 +157,61 @@ def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
             yield command
         finally:
             command.kill()
+
+
+def test_network_flags_reach_the_server() -> None:
+    """Every network flag sets what it is named after."""
+    line = (
+        "serve --host ::1 --port 0 --name a.example --name b.example --max-sessions 2 "
+        "--max-viewers 3 --token secret --origin https://c.example --redirect-to https://d.example "
+        "--ice-server stun:e.example --ice-server turn:f.example,me,a,b "
+        "--start-bitrate-kbps 700 --max-bitrate-kbps 900"
+    )
+    config = run.to_server_config(run.make_parser().parse_args(line.split()))
+    assert config == ServerConfig(
+        "::1",
+        0,
+        names=("a.example", "b.example"),
+        max_sessions=2,
+        max_viewers=3,
+        token="secret",
+        origins=("https://c.example",),
+        ice_servers=(IceServer("stun:e.example"), IceServer("turn:f.example", "me", "a,b")),
+        redirect_to="https://d.example",
+        start_bitrate_bps=700_000,
+        max_bitrate_bps=900_000,
+    )
+    defaults = run.to_server_config(run.make_parser().parse_args(["serve"]))
+    assert defaults == ServerConfig()
+
+
+def test_address_is_the_last_line() -> None:
+    """Serve prints its address when the model is loaded, and then nothing unasked."""
+    with started("--port", "0", "--no-browser", "--size", "64", "--threads", "1") as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        said = command.stdout.readline().decode()
+        assert re.fullmatch(r"sdxs-live: http://127\.0\.0\.1:\d+\n", said)
+        address = said.split()[1]
+        with urllib.request.urlopen(f"{address}/readyz") as response:
+            assert response.status == 200
+        command.send_signal(signal.SIGINT)
+        out, log = command.communicate(timeout=DEADLINE_S)
+    assert (command.returncode, out) == (0, b"")
+    assert b"loaded in" in log
+    *_, last = log.decode().splitlines()
+    assert last.endswith("stopping")
+
+
+def test_processors_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system tells no affinity, all processors count; Python's own count comes first."""
+    assert count_processors() >= 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    assert count_processors() == 6
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
+    assert count_processors() == 3
 
 
 def test_translate_shows_its_progress(tmp_path: Path) -> None:

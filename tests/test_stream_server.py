@@ -6,12 +6,14 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import socket
 import threading
 import zlib
 from collections.abc import AsyncIterator
 
+import aiortc.rtcrtpsender
 import cv2
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from stream import signaling
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, ConfigRefused
 from stream.server import bind, serve
+from stream.status import EngineState, EngineStatus
 
 COLOUR = (200, 120, 40)
 SDP = {"Content-Type": "application/sdp"}
@@ -318,21 +321,66 @@ async def test_every_answer_has_security_headers(server: Serving) -> None:
             assert response.headers["Cache-Control"] == "no-cache"
 
 
-async def test_serve_stops_on_a_signal() -> None:
-    """Serve calls back with its address, answers there, and ends cleanly on SIGTERM."""
-    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(
-        serve(ServerConfig(port=0), ColourEngine, on_listening=listening.set_result)
-    )
+class Caller:
+    """Is called back by serve."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[tuple[str, EngineStatus]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    async def __call__(self, url: str, status: EngineStatus) -> None:
+        self.told.set_result((url, status))
+
+
+@pytest.mark.parametrize("has_handlers", [True, False])
+async def test_serve_stops_on_a_signal(has_handlers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve calls back with its address, answers there, and ends cleanly on SIGTERM.
+
+    So it does where the loop knows no signals, as on Windows.
+    """
+    loop = asyncio.get_running_loop()
+    if not has_handlers:
+
+        def refuse(*_: object) -> None:
+            raise NotImplementedError
+
+        monkeypatch.setattr(loop, "add_signal_handler", refuse)
+    before = signal.getsignal(signal.SIGTERM)
+    caller = Caller()
+    config = ServerConfig(port=0, max_bitrate_bps=900_000)
+    running = asyncio.create_task(serve(config, ColourEngine, on_listening=caller))
     async with asyncio.timeout(DEADLINE_S):
-        url = await listening
+        url, status = await caller.told
+        assert status.is_ready
+        assert aiortc.rtcrtpsender.get_encoder.keywords["cap_bps"] == 900_000
         async with ClientSession() as http, http.get(url + "/healthz") as response:
             assert json.loads(await response.text()) == {"status": "ok"}
         os.kill(os.getpid(), signal.SIGTERM)
         await running
+    assert signal.getsignal(signal.SIGTERM) == before
     assert "engine" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def test_address_is_told_while_a_model_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address comes with the model's state: ready, or still loading after a time."""
+    monkeypatch.setattr("stream.server.ANNOUNCE_S", 0.2)
+    gate = threading.Event()
+
+    def load() -> ColourEngine:
+        assert gate.wait(DEADLINE_S)
+        return ColourEngine()
+
+    caller = Caller()
+    running = asyncio.create_task(serve(ServerConfig(port=0), load, on_listening=caller))
+    async with asyncio.timeout(DEADLINE_S):
+        _, status = await caller.told
+        assert status.state is EngineState.LOADING
+        gate.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        await running
 
 
 async def test_port_in_use_is_one_sentence() -> None:
@@ -356,8 +404,15 @@ def test_foreign_address_is_one_sentence() -> None:
         bind(ServerConfig("192.0.2.254", 0))
 
 
-@pytest.mark.parametrize(("name", "value"), [("port", 70_000), ("max_sessions", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 70_000),
+        ("max_sessions", 0),
+        ("redirect_to", "http://["),
+    ],
+)
 def test_bad_setting_is_one_sentence(name: str, value: int) -> None:
     """A setting out of range names its flag and its value."""
-    with pytest.raises(ConfigRefused, match=rf"--{name.replace('_', '-')}.*{value}"):
+    with pytest.raises(ConfigRefused, match=f"--{name.replace('_', '-')}.*{re.escape(str(value))}"):
         ServerConfig(**{name: value})

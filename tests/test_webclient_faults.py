@@ -210,9 +210,12 @@ from stream import rtp
 from stream.config import ServerConfig
 from stream.server import serve
 
+async def tell(address, status):
+    print(address, flush=True)
+
 with rtp.installed():
     config = ServerConfig(port=int(sys.argv[1]))
-    asyncio.run(serve(config, lambda: ColourEngine(Size(WIDTH, HEIGHT)), on_listening=print))
+    asyncio.run(serve(config, lambda: ColourEngine(Size(WIDTH, HEIGHT)), on_listening=tell))
 """
 
 

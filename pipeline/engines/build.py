@@ -39,6 +39,14 @@ class EngineConfig:
             raise ConfigError(f"--threads takes 0 to 256, 0 for all (got {self.threads})")
 
 
+def count_processors() -> int:
+    """Return how many processors this process may use; where nobody says, all there are."""
+    count = getattr(os, "process_cpu_count", None)  # from Python 3.13 on
+    if count is None and hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return (count or os.cpu_count)() or 1
+
+
 def build_engine(config: EngineConfig) -> Engine:
     """Load a model and make it ready for its first frame; takes a second to some seconds.
 
@@ -47,7 +55,7 @@ def build_engine(config: EngineConfig) -> Engine:
         EngineError: CUDA was asked for and cannot be used.
     """
     size = config.size or TINY_PRESET.default_size
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or count_processors()
     engine: Engine
     no_cuda = why_no_cuda() if config.engine == "auto" else ""
     if config.engine == "cuda" or (config.engine == "auto" and not no_cuda):
