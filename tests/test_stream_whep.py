@@ -12,7 +12,7 @@ from aiortc.sdp import SessionDescription
 from conformance import CONFIG, FRAGMENT, ICE_SERVERS, ORIGIN, SDP, Case, ask, by_requirement
 from engines import ColourEngine
 from offers import obs, player
-from peers import DEADLINE_S, Serving, flat, serving
+from peers import DEADLINE_S, Player, Serving, flat, serving
 
 from stream import rtp
 from stream.codecs import VideoEncoder
@@ -247,6 +247,45 @@ async def test_viewers_end_with_their_session() -> None:
             assert response.status == 200
         done, pending = await asyncio.wait(tasks, timeout=DEADLINE_S)
         assert (len(done), len(pending), len(server.sessions)) == (3, 0, 0)
+
+
+def left_over(server: Serving) -> tuple[int, int, int, int]:
+    session = server.sessions.camera("studio")
+    parts = len(session.encodings._watchers), len(session.sound._tracks)
+    return *parts, len(server.sessions), len(asyncio.all_tasks())
+
+
+async def come_and_go(server: Serving, is_connected: bool, is_deleted: bool) -> None:
+    viewer = Player(server.http, server.base)
+    viewer.pc.addTransceiver("video", "recvonly")
+    viewer.pc.addTransceiver("audio", "recvonly")
+    await viewer.post("/whep/studio", answer=is_connected)
+    if is_connected:
+        await viewer.until_frames(2)
+    task = server.app_tasks()[viewer.location.rpartition("/")[2]]
+    assert left_over(server)[:3] == (1, 1, 2)
+    if is_deleted:
+        async with server.http.delete(server.base + viewer.location) as response:
+            assert response.status == 200
+    elif is_connected:
+        await viewer.pc.close()
+    done, _ = await asyncio.wait([task], timeout=DEADLINE_S)
+    assert done
+    await viewer.close()
+
+
+async def test_viewers_leave_nothing_behind() -> None:
+    """However viewers go, their part of the session they watched goes with them."""
+    async with serving(ColourEngine, ServerConfig(connect_timeout_s=0.5)) as server:
+        await server.publish(flat(ORANGE), "?name=studio")
+        await come_and_go(server, True, True)  # the publisher connects meanwhile
+        before = left_over(server)
+        for is_connected in (True, False):
+            for is_deleted in (True, False):
+                await come_and_go(server, is_connected, is_deleted)
+        after = left_over(server)
+        assert after[:3] == before[:3] == (0, 0, 1)
+        assert after[3] <= before[3] + 2  # aioice takes 20 ms to notice that it was closed
 
 
 async def test_a_viewer_that_lost_a_picture_gets_a_key_frame(
