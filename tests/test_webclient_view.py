@@ -6,14 +6,17 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import pytest_asyncio
+from aiortc import MediaStreamTrack
 from browsers import PAGE_DEADLINE_MS, chromium
 from engines import ColourEngine
-from peers import Serving, serving
+from peers import Publisher, Serving, serving
 from PIL import Image
 from playwright.async_api import Browser, Page
 
@@ -131,6 +134,60 @@ async def test_settings_of_the_picture(browser: Browser) -> None:
             async with server.http.get(f"{server.base}/sessions/studio/controls") as response:
                 controls = await response.json()
             assert (controls["prompt"], controls["bypass"]) == ("swap", True)
+
+
+class LeftTone(MediaStreamTrack):
+    """A tone in the left ear alone."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = 0
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.sleep(0.02)  # a microphone's clock
+        at = np.arange(960) + self._number * 960
+        samples = np.zeros((1, 1920), np.int16)
+        samples[0, ::2] = 12000 * np.sin(2 * np.pi * 440 * at / 48000)
+        frame = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+        frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+        frame.pts = self._number * 960
+        self._number += 1
+        return frame
+
+
+LISTEN = """async () => {
+    const context = new AudioContext();
+    const source = context.createMediaStreamSource(document.querySelector('video').srcObject);
+    const ears = source.connect(context.createChannelSplitter(2));
+    const [left, right] = [0, 1].map((ear) => {
+        const analyser = context.createAnalyser();
+        ears.connect(analyser, ear);
+        const samples = new Float32Array(analyser.fftSize);
+        return () => {
+            analyser.getFloatTimeDomainData(samples);
+            return Math.max(...samples);
+        };
+    });
+    while (left() < 0.1) await new Promise((resolve) => setTimeout(resolve, 50));
+    return [left(), right()];
+}"""
+
+
+async def test_sound_is_played_in_both_ears_apart(browser: Browser) -> None:
+    """Stereo arrives as stereo: what is on the left alone is heard there alone."""
+    async with serving(engine) as server:
+        publisher = Publisher(server.http, server.base, two_halves)
+        server.peers.append(publisher)
+        publisher.pc.addTransceiver(LeftTone(), "sendonly")
+        await publisher.connect("?name=studio")
+        async with viewing(browser, f"{server.base}/view/studio") as page:
+            await until_state(page, "live")
+            async with asyncio.timeout(PAGE_DEADLINE_MS / 1000):
+                left, right = await page.evaluate(LISTEN)
+            assert left > 0.1
+            assert right < left / 10
 
 
 async def test_token_comes_after_the_hash(browser: Browser) -> None:

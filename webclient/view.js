@@ -67,12 +67,11 @@ async function connect(pc) {
   pc.addTransceiver('video', { direction: 'recvonly' });
   if (!video.muted) pc.addTransceiver('audio', { direction: 'recvonly' });
   pc.ontrack = ({ streams: [stream] }) => show(stream);
-  await pc.setLocalDescription();
-  const response = await ask(`/whep/${session}`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/sdp' },
-    body: pc.localDescription?.sdp,
-  });
+  const offer = (await pc.createOffer()).sdp ?? '';
+  const sdp = offer.replace('useinbandfec=1', '$&;stereo=1'); // Chromium plays mono unasked
+  await pc.setLocalDescription({ type: 'offer', sdp });
+  const headers = { 'Content-Type': 'application/sdp' };
+  const response = await ask(`/whep/${session}`, { method: 'POST', headers, body: sdp });
   if (response.status !== 201) throw new Error((await response.json()).detail);
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   return /** @type {string} */ (response.headers.get('Location'));
@@ -85,8 +84,7 @@ async function watch(pc, url) {
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
     const stats = [...(await pc.getStats()).values()];
     const { framesDecoded = 0 } = stats.find((s) => s.framesDecoded !== undefined) ?? {};
-    if (framesDecoded !== frames) changed_ms = performance.now();
-    frames = framesDecoded;
+    if (framesDecoded !== frames) [frames, changed_ms] = [framesDecoded, performance.now()];
     const silence_ms = performance.now() - changed_ms;
     if (silence_ms > STANDSTILL_MS) return;
     if (silence_ms > SILENCE_MS && !(await ask(url, { method: 'HEAD' })).ok) return;
