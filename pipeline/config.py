@@ -117,7 +117,10 @@ STYLES: tuple[Style, ...] = (
     Style("ink-wash", ("ink", "sumi-e", "navy ink")),
     Style("tapestry", ("weave", "embroidery", "dark hatching")),
 )
-"""The looks of ``sdxs-tiny``, each named by what a person sees."""
+"""The looks that ``sdxs-tiny`` was trained on, each named by what a person sees."""
+
+WITHHELD_STYLES = frozenset({"blue-hour", "starry-night"})
+"""Trained, but not offered: their finest strokes come out as a grid of four pixels."""
 
 TINY = TinyConfig(styles=STYLES)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import STYLES, TINY, TINY_PRESET, check_size
+from pipeline.config import STYLES, TINY, TINY_PRESET, WITHHELD_STYLES, check_size
 from pipeline.engines import Size
 from pipeline.errors import ConfigError
 from pipeline.prompts import simplify
@@ -69,3 +69,10 @@ def test_size_of_any_text_is_read_or_refused(text: str) -> None:
         return
     assert size.width > 0
     assert size.height > 0
+
+
+def test_withheld_styles_are_trained_and_enough_are_left():
+    """A withheld look is one of the trained ones, and at least twenty are offered."""
+    names = {style.name for style in STYLES}
+    assert names >= WITHHELD_STYLES
+    assert len(names - WITHHELD_STYLES) >= 20

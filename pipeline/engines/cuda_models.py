@@ -25,7 +25,7 @@ def to_cuda_model(model: TinyModel, device: torch.device, dtype: torch.dtype) ->
         latent_channels=config.autoencoder.latent_channels,
         tokens=(config.tokens, config.token_dim),
         pooled=config.token_dim,
-        styles=config.styles,
+        styles=table.styles,
         encode_prompt=table.encode,
         stages={"encode": model.encoder, "unet": model.unet, "decode": model.decoder},
     )

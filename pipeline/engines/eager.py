@@ -29,14 +29,14 @@ class EagerEngine:
         self.size = check_size(size)
         self.model = "sdxs-tiny"
         self.device = f"CPU, {threads} threads, torch {torch.__version__} in float32"
-        self.styles = model.config.styles
         self._config = model.config
         self._step = JoinedStep(model)
         tensors = {
             TOKENS_KEY: model.styles.tokens.detach().numpy(),
             POOLED_KEY: model.styles.pooled.detach().numpy(),
         }
-        self._table = StyleTable(tensors, self.styles)
+        self._table = StyleTable(tensors, model.config.styles)
+        self.styles = self._table.styles
         self._is_closed = False
 
     def encode_prompt(self, prompt: str) -> Conditioning:
@@ -70,7 +70,7 @@ class EagerEngine:
             memory = torch.zeros(1, 3, self.size.height, self.size.width)
         stability = 0.0 if is_first else job.settings.stability
         return StepInputs(
-            torch.from_numpy(job.image[None]),
+            torch.from_numpy(np.array(job.image[None])),
             memory,
             torch.from_numpy(np.array(make_noise(job.settings.seed, shape)))[None],
             torch.from_numpy(job.conditioning.tokens)[None],

@@ -42,7 +42,6 @@ class OpenVinoEngine:
     ) -> None:
         self.size = check_size(size)
         self.model = "sdxs-tiny"
-        self.styles = config.styles
         self._noise_shape = (
             config.autoencoder.latent_channels,
             size.height // 8,
@@ -50,6 +49,7 @@ class OpenVinoEngine:
         )
         self._pixels_shape = (1, 3, size.height, size.width)
         self._table = StyleTable(read_styles(weights, config), config.styles)
+        self.styles = self._table.styles
         compiled = compile_step(ir, size, self._noise_shape, config, threads)
         self.device = (
             f"{compiled.get_property('EXECUTION_DEVICES')[0]}, {threads} threads, "

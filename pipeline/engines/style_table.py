@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import WITHHELD_STYLES
 from pipeline.engines.engine import Conditioning, Style
 from pipeline.prompts import parse_blend
 
@@ -15,12 +16,13 @@ POOLED_KEY = "styles.pooled"
 
 
 class StyleTable:
-    """Prompts to conditioning, by name; kept by text."""
+    """Prompts to conditioning, by name; kept by text. ``styles`` are those that are offered."""
 
     def __init__(self, tensors: Mapping[str, NDArray[np.float32]], styles: Sequence[Style]) -> None:
-        self._tokens = tensors[TOKENS_KEY]
-        self._pooled = tensors[POOLED_KEY]
-        self._styles = styles
+        rows = [row for row, style in enumerate(styles) if style.name not in WITHHELD_STYLES]
+        self.styles = tuple(styles[row] for row in rows)
+        self._tokens = tensors[TOKENS_KEY][rows]
+        self._pooled = tensors[POOLED_KEY][rows]
         self._known: dict[str, Conditioning] = {}
 
     def encode(self, prompt: str) -> Conditioning:
@@ -30,7 +32,7 @@ class StyleTable:
             PromptError: the model does not know the words.
         """
         if prompt not in self._known:
-            weights = parse_blend(prompt, self._styles)
+            weights = parse_blend(prompt, self.styles)
             if len(self._known) >= 1024:
                 self._known.clear()
             self._known[prompt] = Conditioning(
