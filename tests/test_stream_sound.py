@@ -29,8 +29,9 @@ from stream.stamps import SentFrame
 SIZE = Size(256, 64)
 PACKET_S = 0.020
 SAMPLES = 960
-PACKETS_EVERY = 50
-FLASH_FRAMES = 10
+PACKETS_EVERY = 30
+FRAMES_EVERY = 18
+FLASH_FRAMES = 8
 EVENTS = 7
 TOLERANCE_MS = 40
 
@@ -43,7 +44,7 @@ def corrected() -> Iterator[None]:
 
 
 class Flashes(NumberedTrack):
-    """A numbered picture, dark but for a flash each second."""
+    """A numbered picture, dark but for a flash now and then."""
 
     def __init__(self) -> None:
         super().__init__(SIZE.width, SIZE.height)
@@ -52,7 +53,7 @@ class Flashes(NumberedTrack):
 
     async def recv(self) -> av.VideoFrame:
         frame = await super().recv()
-        is_bright = (self._number - 1) % 30 < FLASH_FRAMES
+        is_bright = (self._number - 1) % FRAMES_EVERY < FLASH_FRAMES
         plane = frame.planes[0]
         luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).copy()
         luma[frame.height // 2 :] = 235 if is_bright else 20
@@ -64,7 +65,7 @@ class Flashes(NumberedTrack):
 
 
 class Clicks(MediaStreamTrack):
-    """Silence but for a click each second."""
+    """Silence but for a click now and then."""
 
     kind = "audio"
 
