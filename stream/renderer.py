@@ -228,6 +228,8 @@ class Renderer:
             }
             try:
                 frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
+                if share.controls.marks:
+                    frames.carry_marks(frame, share.arrived.frame)
             except Exception as error:
                 logger.exception("a frame could not be finished")
                 self._hand_back([share], error)
