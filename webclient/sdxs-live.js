@@ -4,7 +4,7 @@
  *
  * API version 1. Every event is a CustomEvent; its `detail`:
  *   state     StateChange       each change of state, and each new sentence about it
- *   controls  Controls          what the server now applies, all six
+ *   controls  Controls          what the server now applies, all seven
  *   refused   {detail}          why the server did not take the prompt
  *   stats     Stats             twice a second while live
  *   notice    {level, detail}   what the server has to say; level "info" or "warning"
@@ -15,7 +15,8 @@
  * @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
  * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
  * @typedef {{prompt: string, strength: number, seed: number, stability: number,
- *   transition_s: number, bypass: boolean}} Controls
+ *   transition_s: number, bypass: boolean, marks: boolean}} Controls
+ *   `marks`: the picture's top 24 lines go past the model
  * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass',
  *   engine: {name: string, device: string, model: string, size: string} | null,
  *   fps_in: number | null, fps_out: number | null,
@@ -25,7 +26,8 @@
  *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
  */
 
-import { LiveError, Session } from './session.js';
+import { LiveError } from './live-error.js';
+import { Session } from './session.js';
 
 const BACKOFF_S = [1, 2, 4, 8];
 const NO_WEBRTC =

@@ -6,6 +6,7 @@
  * @typedef {import('./sdxs-live.js').ServerStats} ServerStats
  */
 
+import { LiveError, toError } from './live-error.js';
 import { Pulse } from './measure.js';
 
 const GATHERING_TIMEOUT_MS = 1500;
@@ -22,19 +23,6 @@ const NO_ADDRESS =
 const NO_PATH =
   'Browser and server found no way to each other. A VPN or firewall may block UDP: try ' +
   'another network, or give the server a TURN relay.';
-
-/** Why a session cannot open or go on, in a sentence. Final: trying again is of no use. */
-export class LiveError extends Error {
-  isFinal = false;
-  retryAfter_s = /** @type {number | undefined} */ (undefined);
-  status = /** @type {number | undefined} */ (undefined);
-
-  /** @param {string} sentence @param {Partial<LiveError>} [facts] */
-  constructor(sentence, facts) {
-    super(sentence);
-    Object.assign(this, facts);
-  }
-}
 
 /** Events: `controls` (the first is the greeting), `stats`, `notice`; as in SdxsLive. */
 export class Session extends EventTarget {
@@ -119,7 +107,7 @@ export class Session extends EventTarget {
   async #fetch(path, init) {
     const { signal } = this.#life;
     try {
-      return await fetch(new URL(path, this.#server), { ...init, signal });
+      return await fetch(new URL(path, this.#server), { signal, ...init });
     } catch {
       signal.throwIfAborted();
       throw new LiveError(`The server at ${this.#server.host} does not answer. Is it running?`);
@@ -152,19 +140,24 @@ export class Session extends EventTarget {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp' },
       body: this.#pc.localDescription?.sdp,
+      signal: null, // even when it comes too late, the answer says what there is to delete
     });
     if (response.status !== 201) throw await toError(response);
     this.#url = new URL(response.headers.get('Location') ?? '', response.url);
+    if (this.#life.signal.aborted) await this.#sayGoodbye(this.#url);
+    this.#life.signal.throwIfAborted();
     await this.#pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   }
 
   async #leave() {
-    if (this.#url) {
-      const signal = AbortSignal.timeout(GOODBYE_TIMEOUT_MS);
-      const init = { method: 'DELETE', keepalive: true, signal };
-      await fetch(this.#url, init).catch(() => {}); // a server that is gone needs no goodbye
-    }
+    if (this.#url) await this.#sayGoodbye(this.#url);
     this.#pc.close(); // not before: the server would end the session itself, and then know none
+  }
+
+  async #sayGoodbye(/** @type {URL} */ url) {
+    const signal = AbortSignal.timeout(GOODBYE_TIMEOUT_MS);
+    // A server that is gone needs no goodbye.
+    await fetch(url, { method: 'DELETE', keepalive: true, signal }).catch(() => {});
   }
 
   async #awaitFirstFrame() {
@@ -235,16 +228,4 @@ function preferVp8(/** @type {RTCRtpTransceiver} */ transceiver) {
   const isVp8 = (/** @type {{mimeType: string}} */ codec) => codec.mimeType === 'video/VP8';
   codecs.sort((a, b) => Number(isVp8(b)) - Number(isVp8(a)));
   transceiver.setCodecPreferences?.(codecs);
-}
-
-/** Turn a refusal (RFC 9457 problem+json) into an error; 503 asks for patience. */
-async function toError(/** @type {Response} */ response) {
-  const { status, headers } = response;
-  const isJson = headers.get('Content-Type')?.includes('json');
-  const { detail } = isJson ? await response.json() : {};
-  return new LiveError(detail ?? `The server refuses the session (HTTP ${status}).`, {
-    isFinal: status < 500 && status !== 429,
-    retryAfter_s: Number(headers.get('Retry-After')) || (status === 503 ? 1 : undefined),
-    status,
-  });
 }
