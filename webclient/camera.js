@@ -18,7 +18,13 @@ const TEST_WIDTH_PX = 640;
 const TEST_HEIGHT_PX = 480;
 
 /** Why there is no picture, and what to do, in a sentence or two. */
-export class SourceError extends Error {}
+export class SourceError extends Error {
+  /** Whether somebody else has the camera. */
+  get isBusy() {
+    const { name } = /** @type {DOMException} */ (this.cause ?? {});
+    return name === 'NotReadableError' || name === 'AbortError';
+  }
+}
 
 /**
  * Open a source; the caller closes it.
@@ -40,7 +46,7 @@ export async function openSource(name, file) {
     const stream = await (kind === 'screen' ? captureScreen() : captureCamera(deviceId));
     return fromStream(name, stream);
   } catch (error) {
-    throw new SourceError(explain(/** @type {DOMException} */ (error), kind));
+    throw new SourceError(explain(/** @type {DOMException} */ (error), kind), { cause: error });
   }
 }
 

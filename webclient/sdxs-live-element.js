@@ -16,7 +16,7 @@
  * @typedef {import('./sdxs-live.js').Controls} Controls
  */
 
-import { openSource } from './camera.js';
+import { SourceError, openSource } from './camera.js';
 import { SdxsLive } from './sdxs-live.js';
 
 const CONTROLS = ['prompt', 'strength', 'stability', 'seed', 'transition_s', 'bypass'];
@@ -76,7 +76,8 @@ export class SdxsLiveElement extends HTMLElement {
   }
 
   /**
-   * Open a source and translate it; while running, go over to another source.
+   * Open a source and translate it; while running, go over to another source, or stay with
+   * the old one if the other cannot be opened.
    *
    * @param {string} [name] @param {File | null} [file]
    * @throws {import('./camera.js').SourceError}
@@ -118,16 +119,46 @@ export class SdxsLiveElement extends HTMLElement {
     return new Promise((resolve) => canvas.toBlob((blob) => resolve(/** @type {Blob} */ (blob))));
   }
 
+  /**
+   * Send another track in place of the source's for a while; null: the source's again.
+   *
+   * @param {MediaStreamTrack | null} track
+   */
+  async substitute(track) {
+    const sent = track ?? this.#source?.track;
+    if (sent) await this.#live?.replaceTrack(sent);
+  }
+
   /** @param {string} name @param {File | null} file @returns {Promise<Source | null>} */
   async #open(name, file) {
     const turn = (this.#opening = {});
-    const isCamera = name.startsWith('camera');
-    // Phones open one camera at a time.
-    if (isCamera && this.#source?.name.startsWith('camera')) this.#source.close();
-    const source = await openSource(name, file);
-    if (turn === this.#opening) return source;
-    source.close();
-    return null;
+    const isLast = () => turn === this.#opening;
+    const old = this.#source;
+    try {
+      return keepIf(isLast, await openSource(name, file));
+    } catch (error) {
+      // Phones, whose cameras face somewhere, open one at a time: the old one makes way.
+      const isTaken = error instanceof SourceError && error.isBusy && isLast();
+      if (isTaken && old?.track.getSettings().facingMode) {
+        return await this.#openInstead(old, name, isLast);
+      }
+      throw error;
+    }
+  }
+
+  /** @param {Source} old @param {string} name @param {() => boolean} isLast */
+  async #openInstead(old, name, isLast) {
+    old.close();
+    try {
+      return keepIf(isLast, await openSource(name));
+    } catch (error) {
+      const back = isLast() ? keepIf(isLast, await openSource(old.name)) : null;
+      if (back) {
+        await this.#live?.replaceTrack(back.track);
+        this.#take(back);
+      }
+      throw error;
+    }
   }
 
   #connect(/** @type {Source} */ source) {
@@ -163,6 +194,13 @@ export class SdxsLiveElement extends HTMLElement {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** @param {() => boolean} isWanted @param {Source} source closed if not wanted any more */
+function keepIf(isWanted, source) {
+  if (isWanted()) return source;
+  source.close();
+  return null;
 }
 
 customElements.define('sdxs-live', SdxsLiveElement);
