@@ -35,6 +35,8 @@ export class Hud {
   #meter = new LinkMeter();
   #shown = new Rate();
   #dropped = new Rate();
+  /** The delay from camera to screen, estimated; null while the server says nothing. */
+  delay_ms = /** @type {number | null} */ (null);
 
   /** @param {Document} root holds the ids of index.html @param {HTMLVideoElement} video */
   constructor(root, video) {
@@ -56,7 +58,8 @@ export class Hud {
     const delay_ms = stages.reduce((sum, { ms }) => sum + ms, 0);
     const drops = this.#dropped.add((server?.dropped_in ?? 0) + (server?.dropped_out ?? 0));
     this.#write('hud-fps', toFigure(this.#shown.add(this.#frames.total)));
-    this.#write('hud-delay', toFigure(server ? delay_ms : null));
+    this.delay_ms = server ? delay_ms : null;
+    this.#write('hud-delay', toFigure(this.delay_ms));
     this.#write('hud-drops', toFigure(drops));
     this.#showStages(stages, delay_ms);
     this.#showFacts(link, server);
@@ -168,18 +171,6 @@ export class Messages {
 
   #find(/** @type {string} */ id) {
     return /** @type {HTMLElement} */ (this.#root.getElementById(id));
-  }
-}
-
-/** @param {HTMLElement} list @param {[string[], string, unknown][]} keys with what they do */
-export function listKeys(list, keys) {
-  for (const [names, words] of keys) {
-    const term = document.createElement('dt');
-    for (const name of names) {
-      const cap = name.replace('ArrowRight', '→').replace('ArrowLeft', '←').toUpperCase();
-      term.append(Object.assign(document.createElement('kbd'), { textContent: cap }));
-    }
-    list.append(term, Object.assign(document.createElement('dd'), { textContent: words }));
   }
 }
 

@@ -2,7 +2,9 @@
 /** The page: brings together what the other modules do. */
 
 import { SourceError, drawTestPicture, listSources } from './camera.js';
-import { Hud, Messages, listKeys } from './hud.js';
+import { DelayMeter } from './delay-meter.js';
+import { Hud, Messages } from './hud.js';
+import { bindKeys, listKeys } from './keys.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { ControlForm, Settings } from './settings.js';
 import { Shelf, drawCover, listModels, showPreview } from './shelf.js';
@@ -11,6 +13,7 @@ import { Stage } from './stage.js';
 const STALL_MS = 1500;
 const LOADING_PAUSE_MS = 1000;
 const HINT = 'Drag the line to compare with the camera.';
+const NO_ANSWER = 'The server does not answer. Trying again.';
 const ALLOW = 'Allow the picture in the question of your browser.';
 const MUTED =
   'The camera gives no picture for now: a privacy switch or another program holds it back.';
@@ -34,6 +37,7 @@ const settings = new Settings();
 const messages = new Messages(document);
 const hud = new Hud(document, live.video);
 const stage = new Stage(document, live, settings);
+const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const form = new ControlForm(document, async (set) => {
   if (set.prompt !== undefined && !isRunning()) await showPoster(set.prompt);
@@ -41,7 +45,7 @@ const form = new ControlForm(document, async (set) => {
   settings.set(set);
 });
 
-/** Keys, in words for the help, and what they do. @type {[string[], string, () => unknown][]} */
+/** @type {import('./keys.js').Key[]} */
 const KEYS = [
   [['b'], 'The camera itself, at once', toggleBypass],
   [[']', 'ArrowRight'], 'Next style', () => chooseNeighbour(1)],
@@ -66,6 +70,7 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   fullscreen: () => stage.toggleFullscreen(),
   'help-open': () => help.showModal(),
   'details-open': toggleDetails,
+  'measure-delay': () => meter.show($('measured')),
   'models-open': () => listModels($('model-list')),
   'refresh-thumbnails': () => shelf.refresh(),
   'seed-random': () => form.change({ seed: Math.floor(Math.random() * 2 ** 31) }),
@@ -77,6 +82,7 @@ function isRunning() {
 
 async function start(name = settings.values.source, file = /** @type {File | null} */ (null)) {
   if (name === 'file' && !file) return fileInput.click();
+  const before = settings.values.source;
   settings.set({ source: name });
   const isAsked = name.startsWith('camera') || name === 'screen';
   if (isAsked && !isRunning()) messages.say('asking', ALLOW);
@@ -85,6 +91,7 @@ async function start(name = settings.values.source, file = /** @type {File | nul
     messages.unsay('asking', 'source');
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;
+    if (isRunning()) settings.set({ source: before });
     messages.say('source', error.message, 'Use the test picture', () => start('test'));
   }
   await fillSources();
@@ -146,9 +153,10 @@ function showPoster(prompt = settings.values.prompt) {
 
 /** Say that the model loads until it has; then show its styles, on the test picture for now. */
 async function awaitModel() {
-  const response = await fetch('readyz', { cache: 'no-store' });
-  if (response.status === 503) {
-    if (!isRunning()) messages.say('loading', (await response.json()).detail);
+  const response = await fetch('readyz', { cache: 'no-store' }).catch(() => null);
+  if (!response || response.status === 503) {
+    const problem = await response?.json().catch(() => null);
+    if (!isRunning()) messages.say('loading', problem?.detail ?? NO_ANSWER);
     setTimeout(awaitModel, LOADING_PAUSE_MS);
     return;
   }
@@ -181,6 +189,7 @@ live.addEventListener('state', (event) => {
     if (!settings.values.seen) messages.toast(HINT);
     settings.set({ seen: true });
     shelf.fill();
+    if (meter.isWished) meter.show($('measured'));
   } else if (state !== 'closed') {
     messages.sayPause('connection', sentence, retry_in_s, () => live.retry());
   }
@@ -191,7 +200,8 @@ live.addEventListener('stats', (event) => {
   hud.updateStats(detailOf(event));
   hud.updateState(live.state, server);
   if (server) body.dataset.engine = server.state;
-  if (server?.state === 'stalled') messages.say('stall', BUSY);
+  if (live.source?.track.muted) messages.say('muted', MUTED);
+  else if (server?.state === 'stalled') messages.say('stall', BUSY);
   else if (quiet_ms > STALL_MS) messages.say('stall', STILL);
   else messages.unsay('stall');
 });
@@ -222,17 +232,7 @@ navigator.mediaDevices?.addEventListener('devicechange', fillSources);
 
 for (const [id, act] of Object.entries(CLICKS)) $(id).addEventListener('click', () => act());
 
-document.addEventListener('keydown', (event) => {
-  const { key, target, repeat, defaultPrevented, ctrlKey, metaKey, altKey } = event;
-  const isTaken = defaultPrevented || repeat || ctrlKey || metaKey || altKey || help.open;
-  if (isTaken || !(target instanceof Element)) return;
-  if (target.matches('select, input:not([type="radio"], [type="range"])')) return;
-  if (key.startsWith('Arrow') && target.matches('input')) return;
-  const act = KEYS.find(([keys]) => keys.includes(key.length === 1 ? key.toLowerCase() : key))?.[2];
-  if (!act) return;
-  event.preventDefault();
-  act();
-});
+bindKeys(KEYS, () => help.open);
 
 // A page that comes back from the browser's memory has ended its session on leaving.
 window.addEventListener('pageshow', ({ persisted }) => {

@@ -1,0 +1,102 @@
+"""The measured delay, in a real Chromium, before a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from browsers import PAGE_DEADLINE_MS, Visit, camera_chromium, ground, visited
+from playwright.async_api import Browser
+
+from stream import rtp
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+OUTCOME = re.compile(
+    r"measured: median (\d+) ms, p95 (\d+) ms \((\d+) frames\), estimated (\d+) ms"
+)
+# Several times what it is on a machine that does nothing else: tests run beside other work.
+MAX_DIFFERENCE_MS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corrected() -> Iterator[None]:
+    """Run everything as the server does: with the corrections to aiortc."""
+    with rtp.installed():
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """One Chromium for all tests; each visit has a fresh profile in it."""
+    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
+        yield running
+
+
+async def until_measured(visit: Visit) -> re.Match[str]:
+    """Wait for the outcome; where too few frames came back, measure again as a person would."""
+    async with asyncio.timeout(PAGE_DEADLINE_MS / 1000):
+        while True:
+            await visit.page.wait_for_function(
+                "() => /measured|again/.test(document.getElementById('measured').textContent)",
+                polling=50,
+            )
+            sentence = await visit.text("#measured")
+            if outcome := OUTCOME.fullmatch(sentence):
+                print(sentence)
+                return outcome
+            assert "Too few frames" in sentence
+            await visit.page.click("#measure-delay")
+
+
+async def test_measured_delay_is_near_the_estimate(browser: Browser) -> None:
+    """The page measures the delay of translated frames; its estimate is close to it."""
+    async with visited(browser) as visit:
+        await visit.go_live("?prompt=invert&transition_s=0&measure=1")
+        await visit.page.click("#details-open")
+        outcome = await until_measured(visit)
+        median_ms, p95_ms, frames, estimate_ms = map(int, outcome.groups())
+        assert frames >= 10
+        assert 0 < median_ms <= p95_ms
+        assert abs(estimate_ms - median_ms) <= MAX_DIFFERENCE_MS
+        visit.assert_clean()
+
+
+async def test_camera_is_back_after_measuring(browser: Browser) -> None:
+    """While it measures the model works on; afterwards the camera's own track is sent again."""
+    async with visited(browser) as visit:
+        await visit.open("?prompt=invert&transition_s=0&mirror=0")
+        await visit.page.evaluate(
+            """() => {
+                window.changes = [];
+                const live = document.getElementById('live');
+                live.addEventListener('controls', (event) => changes.push(event.detail.marks));
+            }"""
+        )
+        await visit.page.click("#start")
+        await visit.until_state("live")
+        await visit.until_colour(ground("invert"))
+        await visit.page.click("#details-open")
+        await visit.page.click("#measure-delay")
+        await visit.page.wait_for_function("() => changes.at(-1) === true", polling=50)
+        await visit.until_colour(ground("invert"))
+        await until_measured(visit)
+        assert await visit.page.evaluate("changes.at(-1)") is False
+        numbers = {tuple(level < 128 for level in f["bits"]) for f in await visit.watch(1)}
+        assert len(numbers) >= 5
+        await visit.until_colour(ground("invert"))
+        assert len(visit.offers) == 1
+        visit.assert_clean()
+
+
+async def test_nothing_to_measure(browser: Browser) -> None:
+    """Without a live picture the button says what to do first."""
+    async with visited(browser) as visit:
+        await visit.open()
+        await visit.page.click("#details-open")
+        await visit.page.click("#measure-delay")
+        await visit.until_text("#measured", "press Start first")
+        visit.assert_clean()
