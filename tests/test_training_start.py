@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dry_runs import make_loop, make_method
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.chain import Chain
@@ -147,3 +148,14 @@ def test_several_processes_without_accelerate_name_the_extra(monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(ConfigError, match=r"\[cluster\]"):
         Processes()
+
+
+def test_stage_that_is_not_finished_is_not_built_upon(tmp_path: Path):
+    """Half-trained weights are not taken for a stage's result."""
+    loop = make_loop(make_method("tiny", "autoencoder", steps=3), "autoencoder", tmp_path)
+    loop.run(until=1)
+    chain = Chain(tmp_path / "tiny")
+    with pytest.raises(CheckpointError, match="has come to step 1 of 3"):
+        chain.load("autoencoder", {})
+    loop.run()
+    chain.load("autoencoder", {"encoder": loop.stage.networks["encoder"]})

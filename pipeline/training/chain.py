@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,5 +76,11 @@ class Chain:
             ) from None
         except Exception as error:
             raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+        steps = json.loads(state["config"])["recipe"]["training"]["steps"]
+        if state["step"] < steps:
+            raise CheckpointError(
+                f'the stage "{stage}" has come to step {state["step"]} of {steps}: finish it with '
+                f"run.py train {stage} --resume"
+            )
         results: dict[str, dict[str, Tensor]] = state["results"]
         return results
