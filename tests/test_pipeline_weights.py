@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scenes import add_sensor_noise, distance, draw_scene, psnr_db
 
+from pipeline.config import STYLES, WITHHELD_STYLES
 from pipeline.engines import Image, Job, Settings, Size, TemporalState
 from pipeline.engines.build import EngineConfig, build_engine
+from pipeline.errors import PromptError
 
 SIZE = Size(192, 144)
 
@@ -128,3 +130,28 @@ def test_moving_object_leaves_no_trail(translate: Translate) -> None:
         image[40:100, left : left + 24] = (250, 240, 30)
         seen = translate(image, state=state, stability=1.0)
         assert distance(seen, translate(image)) < 0.3
+
+
+def grid_share(image: Image) -> float:
+    """The share of an image's fine detail that repeats every four, or every two, pixels."""
+    levels = image.astype(np.float32).mean(axis=2)
+    detail = np.abs(np.fft.fft2(levels - levels.mean())) ** 2
+    height, width = levels.shape
+    # What repeats more slowly than every eight pixels is the picture, not its detail.
+    detail[: height // 8] = detail[-(height // 8) :] = 0
+    detail[:, : width // 8] = detail[:, -(width // 8) :] = 0
+    lines = [detail[height // 4], detail[height // 2], detail[:, width // 4], detail[:, width // 2]]
+    return float(sum(line.sum() for line in lines) / detail.sum())
+
+
+@pytest.mark.parametrize("prompt", [style.name for style in STYLES])
+def test_grid_is_seen_in_withheld_styles_alone(translate: Translate, prompt: str) -> None:
+    """No offered style draws the grid of the decoder's four-pixel patches."""
+    if prompt in WITHHELD_STYLES:
+        with pytest.raises(PromptError):
+            translate(draw_scene(SIZE), prompt)
+        return
+    share = grid_share(translate(draw_scene(SIZE), prompt))
+    print(f"{prompt}: {share:.3f}")
+    # The withheld ones: 0.18 and 0.44.
+    assert share < 0.13
