@@ -21,7 +21,6 @@ from peers import DEADLINE_S, Peer, Serving, flat, middle, serving, to_rgb
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
 from stream import rtp
-from stream.codecs import VideoEncoder
 from stream.config import ServerConfig
 from stream.errors import ServerFull
 
@@ -463,14 +462,17 @@ async def test_sender_that_fails_ends_its_session(monkeypatch: pytest.MonkeyPatc
     """An encoder that raises does not leave a session that is live and silent."""
     calls: list[object] = []
 
-    def fail(self: object, *_: object, **__: object) -> None:
-        calls.append(self)
+    def fail(*arguments: object, **_: object) -> None:
+        calls.append(arguments)
         raise ValueError("no such plan")
 
     async with serving(ColourEngine) as server:
         peer = await server.connect(flat(ORANGE), "?prompt=invert")
         await peer.until_frames(3)
-        monkeypatch.setattr(VideoEncoder, "encode", fail)
+        # The server's encoder alone: the peer's camera goes on.
+        senders = server.session(peer)._peer_connection.getSenders()
+        (sender,) = (sender for sender in senders if sender.kind == "video")
+        monkeypatch.setattr(sender._RTCRtpSender__encoder, "encode", fail)
         await until_gone(server, peer)
         assert calls
         assert len(server.sessions) == 0
