@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 OUTCOME = re.compile(
     r"measured: median (\d+) ms, p95 (\d+) ms \((\d+) frames\), estimated (\d+) ms"
 )
-# Several times what it is on a machine that does nothing else: tests run beside other work.
-MAX_DIFFERENCE_MS = 60
+MAX_DIFFERENCE_MS = 15
+# Between two measurements other work on the machine may end, and it weighs on both figures.
+MEASUREMENTS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,11 +58,17 @@ async def test_measured_delay_is_near_the_estimate(browser: Browser) -> None:
     async with visited(browser) as visit:
         await visit.go_live("?prompt=invert&transition_s=0&measure=1")
         await visit.page.click("#details-open")
-        outcome = await until_measured(visit)
-        median_ms, p95_ms, frames, estimate_ms = map(int, outcome.groups())
-        assert frames >= 10
-        assert 0 < median_ms <= p95_ms
-        assert abs(estimate_ms - median_ms) <= MAX_DIFFERENCE_MS
+        differences_ms: list[int] = []
+        for _ in range(MEASUREMENTS):
+            outcome = await until_measured(visit)
+            median_ms, p95_ms, frames, estimate_ms = map(int, outcome.groups())
+            assert frames >= 10
+            assert 0 < median_ms <= p95_ms
+            differences_ms.append(abs(estimate_ms - median_ms))
+            if differences_ms[-1] <= MAX_DIFFERENCE_MS:
+                break
+            await visit.page.click("#measure-delay")
+        assert min(differences_ms) <= MAX_DIFFERENCE_MS, differences_ms
         visit.assert_clean()
 
 
