@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 
 from stream.errors import RequestRefused, TokenRefused
@@ -31,6 +33,7 @@ _CORS_ANSWER = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
     "Access-Control-Max-Age": "600",
 }
+BODY_TIMEOUT_S = 10.0
 _CORS_EXPOSED = "Location, Link, ETag, Retry-After, Accept-Post"
 
 
@@ -38,16 +41,23 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
     """Read a body of at most ``limit_bytes``; a longer one is not kept in memory.
 
     Raises:
-        RequestRefused: 413.
+        RequestRefused: 413, or 408 after 10 s, or 400 for a body that is not what its headers
+            say or that breaks off.
     """
     refused = RequestRefused(413, f"the body may have {limit_bytes} bytes")
     if request.content_length is not None and request.content_length > limit_bytes:
         raise refused
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise refused
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit_bytes:
+                    raise refused
+    except TimeoutError:
+        raise RequestRefused(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+    except (web.RequestPayloadError, ContentEncodingError, ConnectionError) as error:
+        raise RequestRefused(400, f"the body cannot be read: {error}") from None
     return bytes(body)
 
 

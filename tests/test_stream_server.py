@@ -24,7 +24,7 @@ from test_stream_signaling import make_offer
 
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
-from stream import signaling
+from stream import limits, signaling
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, ConfigRefused
 from stream.server import bind, serve
@@ -179,6 +179,42 @@ async def test_body_without_a_length_is_cut_off(server: Serving) -> None:
 
     async with server.http.post(f"{server.base}/sessions", data=endless(), headers=SDP) as response:
         assert response.status == 413
+
+
+async def test_body_that_never_ends_is_given_up(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that does not come in time is answered 408."""
+    monkeypatch.setattr(limits, "BODY_TIMEOUT_S", 0.05)
+    is_over = asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"v=0"
+        await is_over.wait()
+
+    headers = {"Content-Type": "application/sdp"}
+    async with server.http.post(
+        server.base + "/sessions", data=trickle(), headers=headers
+    ) as response:
+        assert response.status == 408
+        assert "within 0.05 s" in (await response.json(content_type=None))["detail"]
+        is_over.set()
+
+
+async def test_body_in_a_wrong_encoding_is_a_problem(server: Serving) -> None:
+    """A body that is not what Content-Encoding says is answered 400."""
+    headers = {"Content-Type": "application/sdp", "Content-Encoding": "gzip"}
+    async with server.http.post(
+        server.base + "/sessions", data=b"abcd", headers=headers
+    ) as response:
+        assert response.status == 400
+        assert "cannot be read" in (await response.json(content_type=None))["detail"]
+
+
+async def test_file_with_a_long_name_is_not_there(server: Serving) -> None:
+    """A name longer than file systems take is answered 404."""
+    async with server.http.get(f"{server.base}/{'a' * 300}.html") as response:
+        assert response.status == 404
 
 
 async def test_more_sessions_than_allowed_are_refused(server: Serving) -> None:
