@@ -15,7 +15,7 @@ SOUND_HZ = 48_000
 
 def paint(number: int, size: tuple[int, int]) -> np.ndarray:
     """A frame that tells its number by its colour and its top left by a white square."""
-    image = np.full((size[1], size[0], 3), (40, 60 + 4 * number, 180), np.uint8)
+    image = np.full((size[1], size[0], 3), (40, (60 + 4 * number) % 256, 180), np.uint8)
     image[: size[1] // 4, : size[0] // 4] = 255
     return image
 

@@ -231,14 +231,14 @@ def test_translate_shows_its_progress(tmp_path: Path) -> None:
 
 def test_interrupted_translation_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C in mid-file ends with status 130, and what was there is there as it was."""
-    write_clip(tmp_path / "src.mp4", frames=900, sound=None, size=(64, 64))
+    write_clip(tmp_path / "src.mp4", frames=2000, sound=None, size=(64, 64))
     (tmp_path / "dst.mp4").write_text("precious")
     files = tmp_path / "src.mp4", tmp_path / "dst.mp4"
-    with started("translate", *files, "--overwrite", "--threads", "1") as command:
+    with started("translate", *files, "--overwrite", "--size", "256") as command:
         assert isinstance(command.stderr, BufferedReader)
         said = b""
         # The encoder holds the first frames back; then there is a part of DST on the disk.
-        while max(map(int, re.findall(rb" (\d+)/900", said)), default=0) < 100:
+        while max(map(int, re.findall(rb" (\d+)/2000", said)), default=0) < 100:
             piece = command.stderr.read1(4096)
             assert piece, said
             said += piece
