@@ -23,9 +23,7 @@ def browser() -> str:
 
 @pytest.mark.browser
 @pytest.mark.slow
-async def test_ours_is_faster_than_stock(
-    browser: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_ours_is_faster_than_stock(browser: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A real Chromium sees its picture again sooner, and at its full size."""
     report = await run(sizes=[Size(640, 480)], codecs=["VP8"], seconds=4.0, browser=browser)
     lines = capsys.readouterr().out.strip().split("\n")
