@@ -76,5 +76,12 @@ def name_nearest(name: str, styles: Sequence[Style], index: dict[str, int]) -> s
     near = difflib.get_close_matches(simplify(name), index, n=6, cutoff=0.45)
     near += [word for word in index if set(word.split()) & set(simplify(name).split())]
     names = list(dict.fromkeys(styles[index[word]].name for word in near))[:3]
-    names = names or [style.name for style in styles[:3]]
-    return f'this model knows no style "{name[:60]}"; the nearest are {", ".join(names)}'
+    if not name:
+        return 'a style is missing: write a name, or a blend such as "{}:0.6 + {}:0.4"'.format(
+            *(style.name for style in (*styles, *styles)[:2])
+        )
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    if not names:
+        known = ", ".join(style.name for style in styles)
+        return f'this model knows no style "{shown}" and none like it; there are {known}'
+    return f'this model knows no style "{shown}"; the nearest are {", ".join(names)}'

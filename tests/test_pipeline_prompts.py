@@ -64,13 +64,19 @@ def test_unknown_words_are_answered_with_the_nearest(prompt: str, nearest: str) 
     assert nearest in sentence.partition("nearest are ")[2].split(", ")
 
 
-def test_far_words_are_answered_with_some_styles() -> None:
-    """Words like no style get three that exist."""
+def test_far_words_are_answered_with_all_styles() -> None:
+    """Words like no style get the names that exist; none is called near."""
     with pytest.raises(PromptError) as caught:
         parse_blend("zzzzqqq", STYLES)
-    named = str(caught.value).partition("nearest are ")[2].split(", ")
-    assert len(named) == 3
-    assert set(named) <= set(NAMES)
+    assert "none like it" in str(caught.value)
+    assert str(caught.value).partition("there are ")[2].split(", ") == NAMES
+
+
+@pytest.mark.parametrize("prompt", ["", "ink-wash + ", "+"])
+def test_missing_name_is_told(prompt: str) -> None:
+    """A blend with a loose end is told what is missing."""
+    with pytest.raises(PromptError, match="a style is missing"):
+        parse_blend(prompt, STYLES)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +88,8 @@ def test_far_words_are_answered_with_some_styles() -> None:
         ("ink-wash:inf", r'\(got "inf"\)'),
         ("ink-wash:-1 + frost", r'\(got "-1 ?"\)'),
         ("ink-wash:0", "at least one weight must be above 0"),
-        ("ink-wash +", 'no style ""'),
-        ("", 'no style ""'),
+        ("ink-wash +", "a style is missing"),
+        ("", "a style is missing"),
         ("+".join(["frost"] * (MOST_PARTS + 1)), f"at most {MOST_PARTS} styles"),
         ("x" * (LONGEST_PROMPT + 1), f"{LONGEST_PROMPT} characters"),
     ],
