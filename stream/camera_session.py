@@ -10,7 +10,7 @@ from aiortc import MediaStreamTrack, RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
-from stream import frames
+from stream import frames, sign
 from stream.broadcast import Broadcast
 from stream.channel import ControlChannel
 from stream.config import ServerConfig
@@ -23,14 +23,12 @@ from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.sound import Sound
+from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
-
-# Frames come but none goes out for this long: the picture stands still.
-STALLED_S = 1.0
 
 
 class CameraSession(Session):
@@ -73,6 +71,7 @@ class CameraSession(Session):
         # Number of the last frame sent on, so that a late one cannot come after it.
         self._last_number = -1
         self._late = 0
+        self._stall = StallWatch()
 
     @property
     def controls(self) -> Controls:
@@ -153,6 +152,12 @@ class CameraSession(Session):
             self._late += 1
             return
         self._last_number = finished.arrived.number
+        now_s = time.perf_counter()
+        if not self._stall.answered(finished, now_s):
+            self._late += 1
+            return
+        if self._stall.shows is Shows.HELD:
+            sign.draw_sign(finished.frame, now_s)
         for stage, duration_ms in finished.stages_ms.items():
             self.stats.stage(stage, duration_ms)
         self.broadcast.put(finished)
@@ -189,8 +194,31 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
-            if not self._engine.submit(self._feed, arrived):
+            if self._engine.submit(self._feed, arrived):
+                await self._stand_in(arrived)
+            else:
+                self._stall.reset()
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
+
+    async def _stand_in(self, arrived: ArrivedFrame) -> None:
+        """Show something in place of a frame for which the model takes too long."""
+        now_s = time.perf_counter()
+        due, picture = self._stall.submitted(now_s), self._stall.picture
+        if due is Shows.HELD and picture is not None:
+            frame = await asyncio.to_thread(
+                sign.repeat_with_sign, picture.frame, arrived.frame, now_s
+            )
+            standing_in = Finished(picture.arrived, frame, picture.is_translated, is_repeat=True)
+        elif due is Shows.CAMERA:
+            # A copy: the model may still read the frame itself.
+            frame = await asyncio.to_thread(frames.copy_camera_frame, arrived.frame)
+            standing_in = Finished(arrived, frame, False)
+        else:
+            return
+        # The model may have answered meanwhile.
+        if self._stall.shows is due and self._stall.picture is picture:
+            self._stall.lend_pts(arrived)
+            self.broadcast.put(standing_in)
 
     async def _receive_sound(self) -> None:
         """Pass on every packet, until there is no more; the picture goes on without it."""
@@ -222,10 +250,11 @@ class CameraSession(Session):
 
     def _send_stats(self) -> None:
         self._count_drops()
-        info = self._engine.status.info
+        info, shows = self._engine.status.info, self._stall.shows
         self._channel.send_stats(
             {
                 "state": self._picture_state(),
+                "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
                 **self.stats.to_json(),
             }
@@ -236,7 +265,7 @@ class CameraSession(Session):
             return "bypass"
         if self._engine.status.state is EngineState.LOADING:
             return "loading"
-        is_moving = not self.stats.is_stalled(STALLED_S)
+        is_moving = self._stall.shows is Shows.TRANSLATION
         return "live" if self._engine.status.is_ready and is_moving else "stalled"
 
     def _count_drops(self) -> None:

@@ -37,6 +37,8 @@ class Finished:
     is_translated: bool
     """False: it is the camera's own picture."""
     stages_ms: dict[str, float] = field(default_factory=dict)
+    is_repeat: bool = False
+    """True: it was sent before, and says so in the picture; it counts in no figure."""
 
 
 class FeedOwner(Protocol):

@@ -81,9 +81,9 @@ def to_image(frame: VideoFrame, size: Size, pixel_format: PixelFormat) -> tuple[
         placement.x // 2, placement.y // 2, placement.width // 2, placement.height // 2
     )
     luma, blue, red = _i420_planes(image, size)
-    luma[:] = _pad(_plane(content, 0), placement, size)
-    blue[:] = _pad(_plane(content, 1), chroma, half)
-    red[:] = _pad(_plane(content, 2), chroma, half)
+    luma[:] = _pad(to_plane(content, 0), placement, size)
+    blue[:] = _pad(to_plane(content, 1), chroma, half)
+    red[:] = _pad(to_plane(content, 2), chroma, half)
     return image, placement
 
 
@@ -122,19 +122,9 @@ def carry_marks(frame: VideoFrame, camera: VideoFrame) -> None:
         frame: what :func:`to_frame` returned for ``camera``.
         camera: stays as it is.
     """
-    size = output_size(camera)
-    lines = camera
-    if not is_sendable(camera):
-        lines = camera.reformat(
-            size.width,
-            size.height,
-            "yuv420p",
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.MPEG,
-            threads=_THREADS,
-        )
+    lines = camera if is_sendable(camera) else _to_sendable(camera)
     for index, rows in enumerate((MARK_ROWS, MARK_ROWS // 2, MARK_ROWS // 2)):
-        _plane(frame, index)[:rows] = _plane(lines, index)[:rows]
+        to_plane(frame, index)[:rows] = to_plane(lines, index)[:rows]
 
 
 def to_content(image: Image, placement: Placement, pixel_format: PixelFormat) -> VideoFrame:
@@ -185,10 +175,17 @@ def is_sendable(frame: VideoFrame) -> bool:
 
 def to_camera_frame(frame: VideoFrame) -> VideoFrame:
     """Make the camera's own frame ready to be sent; ``frame`` is given away."""
-    if is_sendable(frame):
-        return _stamp(frame, frame)
+    return _stamp(frame if is_sendable(frame) else _to_sendable(frame), frame)
+
+
+def copy_camera_frame(frame: VideoFrame) -> VideoFrame:
+    """Return the camera's own frame ready to be sent; ``frame`` stays as it is."""
+    return copy_frame(frame, frame) if is_sendable(frame) else _stamp(_to_sendable(frame), frame)
+
+
+def _to_sendable(frame: VideoFrame) -> VideoFrame:
     size = output_size(frame)
-    converted = frame.reformat(
+    return frame.reformat(
         size.width,
         size.height,
         "yuv420p",
@@ -196,7 +193,11 @@ def to_camera_frame(frame: VideoFrame) -> VideoFrame:
         dst_color_range=ColorRange.MPEG,
         threads=_THREADS,
     )
-    return _stamp(converted, frame)
+
+
+def copy_frame(frame: VideoFrame, like: VideoFrame) -> VideoFrame:
+    """Return a copy of a ``yuv420p`` frame, with the pts and time base of ``like``."""
+    return _stamp(VideoFrame.from_ndarray(frame.to_ndarray(), "yuv420p"), like)
 
 
 def output_size(frame: VideoFrame) -> Size:
@@ -216,8 +217,8 @@ def _even(length_px: float) -> int:
     return max(2, round(length_px / 2) * 2)
 
 
-def _plane(frame: VideoFrame, index: int) -> NDArray[np.uint8]:
-    """Return a view of one plane without the padding of its lines."""
+def to_plane(frame: VideoFrame, index: int) -> NDArray[np.uint8]:
+    """Return a view of one plane without the padding of its lines; writing to it is allowed."""
     plane = frame.planes[index]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]

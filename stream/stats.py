@@ -102,10 +102,7 @@ class SessionStats:
         self.frames_out = 0
         self.dropped_in = 0
         self.dropped_out = 0
-        # time.perf_counter() of the last frame from the decoder and for the encoder.
-        self._last_in_s = 0.0
         self._beneath: dict[str, int] = {}
-        self._last_out_s = 0.0
         self._metrics = metrics
         self._rate_in = Rate()
         self._rate_out = Rate()
@@ -114,9 +111,6 @@ class SessionStats:
 
     def arrived(self) -> None:
         """Count a frame from the decoder."""
-        self._last_in_s = time.perf_counter()
-        if not self.frames_in:
-            self._last_out_s = self._last_in_s
         self.frames_in += 1
         self._rate_in.tick()
         self._metrics.frames.labels("in").inc()
@@ -124,7 +118,6 @@ class SessionStats:
     def sent(self, age_ms: float) -> None:
         """Count a frame for the encoder."""
         self.frames_out += 1
-        self._last_out_s = time.perf_counter()
         self._rate_out.tick()
         self._age_ms.append(age_ms)
         self._metrics.frames.labels("out").inc()
@@ -146,10 +139,6 @@ class SessionStats:
         """Record how long one frame took in a stage."""
         self._stages_ms.setdefault(name, deque(maxlen=_MEDIAN_OF)).append(duration_ms)
         self._metrics.stage_s.labels(name).observe(duration_ms / 1000)
-
-    def is_stalled(self, silence_s: float) -> bool:
-        """Tell whether frames came in later than ``silence_s`` after the last one sent."""
-        return self._last_in_s - self._last_out_s > silence_s
 
     def to_json(self) -> dict[str, object]:
         """Return rates, drops and rolling medians; None where nothing was measured."""

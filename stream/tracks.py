@@ -40,11 +40,14 @@ class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as
         finished, taken_s = self._handed
         self._stats.stage("encode", (sent.encoded_s - taken_s) * 1000)
         self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
+        if finished.is_repeat:
+            return
         arrived = finished.arrived
         self._delay.note(sent.sent_s - (arrived.complete_s or arrived.arrived_s))
 
     def _hand_over(self, finished: Finished, taken_s: float) -> None:
-        self._stats.sent((taken_s - finished.arrived.arrived_s) * 1000)
+        if not finished.is_repeat:
+            self._stats.sent((taken_s - finished.arrived.arrived_s) * 1000)
         self._handed = (finished, taken_s)
 
 

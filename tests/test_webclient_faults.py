@@ -192,8 +192,9 @@ async def test_stalled_model(browser: Browser) -> None:
         engines[0].goes_on.clear()
         try:
             await visit.page.wait_for_selector('body[data-engine="stalled"]')
-            assert await visit.text("#hud-state") == "Engine busy"
+            assert await visit.text("#hud-state") == "Model stalled"
             assert "slower than a second" in await visit.text("#message-text")
+            await visit.until_text("#message-text", "you see the camera itself")
         finally:
             engines[0].goes_on.set()
         await visit.page.wait_for_selector('body[data-engine="live"]')

@@ -24,7 +24,7 @@ const WORDS = {
 const ENGINE_WORDS = {
   live: 'Live',
   loading: 'Model loading',
-  stalled: 'Engine busy',
+  stalled: 'Model stalled',
   bypass: 'Camera',
 };
 

@@ -18,7 +18,8 @@ const ALLOW = 'Allow the picture in the question of your browser.';
 const MUTED =
   'The camera gives no picture for now: a privacy switch or another program holds it back.';
 const ENDED = 'The source has ended: it was unplugged, or sharing was stopped.';
-const BUSY = 'The model is slower than a second a frame; it goes on when it has caught up.';
+const HELD = 'The model is slower than a second a frame: its last picture stays, marked “paused”.';
+const NO_MODEL = 'The model does not answer: you see the camera itself until it does.';
 const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
 
 /** @param {string} id */
@@ -201,7 +202,8 @@ live.addEventListener('stats', (event) => {
   hud.updateState(live.state, server);
   if (server) body.dataset.engine = server.state;
   if (live.source?.track.muted) messages.say('muted', MUTED);
-  else if (server?.state === 'stalled') messages.say('stall', BUSY);
+  else if (server?.stall === 'held') messages.say('stall', HELD);
+  else if (server?.state === 'stalled') messages.say('stall', NO_MODEL);
   else if (quiet_ms > STALL_MS) messages.say('stall', STILL);
   else messages.unsay('stall');
 });
