@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
-from pipeline.engines.engine import Size
+from pipeline.engines.engine import Engine, Size
 from pipeline.errors import PipelineError
 from stream.corrections import Corrections
 from stream.errors import StreamError
@@ -75,6 +75,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve``."""
     add_engine(parser, str(TINY_PRESET.default_size))
     add_network(parser)
+    add_delay(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     parser.add_argument(
         "--without-correction",
@@ -111,8 +112,23 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_delay(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say how old a picture may be, and what the log tells of it."""
+    group = parser.add_argument_group("delay")
+    group.add_argument(
+        "--target-ms",
+        type=float,
+        default=120,
+        help="above it the model works smaller, unless --size is given, then on fewer frames; "
+        "0: never",
+    )
+    group.add_argument(
+        "--log-every-s", type=float, default=60, help="a line of figures in the log; 0: never"
+    )
+
+
 def to_server_config(options: argparse.Namespace) -> ServerConfig:
-    """Check the flags of :func:`add_network`."""
+    """Check the flags of :func:`add_network` and :func:`add_delay`."""
     from stream.config import IceServer, ServerConfig
 
     return ServerConfig(
@@ -127,6 +143,9 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         redirect_to=options.redirect_to,
         start_bitrate_bps=options.start_bitrate_kbps * 1000,
         max_bitrate_bps=options.max_bitrate_kbps * 1000,
+        target_ms=options.target_ms,
+        is_size_fixed=options.size != "auto",
+        log_every_s=options.log_every_s,
         corrections=to_corrections(options.without_correction),
     )
 
@@ -164,8 +183,12 @@ def serve(options: argparse.Namespace) -> None:
         if not options.no_browser and has_display():
             await asyncio.to_thread(webbrowser.open, address)
 
+    def make_engine(model: str, size: Size | None) -> Engine:
+        return build_engine(replace(engine, model=model, size=size))
+
     factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
-    asyncio.run(serve_app(config, factory, list_models(engine.model), on_listening=on_listening))
+    models = list_models(engine.model)
+    asyncio.run(serve_app(config, factory, models, on_listening, make_engine))
 
 
 def to_corrections(left_out: Sequence[str]) -> Corrections:

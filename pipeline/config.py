@@ -89,6 +89,9 @@ class Preset:
     """How the camera's picture reaches the U-Net; see :mod:`pipeline.image_condition`."""
     free_text: bool = True
     """Whether any words may be a prompt; otherwise the names of styles."""
+    smaller_sizes: tuple[Size, ...] = ()
+    """Of the default size's aspect, largest first: what the model may fall back to when it is too
+    slow; none for a model that knows one size only."""
 
 
 STYLES: tuple[Style, ...] = (
@@ -133,6 +136,7 @@ TINY_PRESET = Preset(
     weights="embedded",
     condition="joined",
     free_text=False,
+    smaller_sizes=(Size(256, 192), Size(192, 144)),
 )
 
 

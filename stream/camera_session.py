@@ -251,11 +251,13 @@ class CameraSession(Session):
     def _send_stats(self) -> None:
         self._count_drops()
         info, shows = self._engine.status.info, self._stall.shows
+        concession = self._engine.concession
         self._channel.send_stats(
             {
                 "state": self._picture_state(),
                 "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
+                "effort": concession.to_json() if concession else None,
                 **self.stats.to_json(),
             }
         )
@@ -270,7 +272,7 @@ class CameraSession(Session):
 
     def _count_drops(self) -> None:
         dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
-        dropped_in = self._feed.inbox.dropped + count_untaken(self._camera)
+        dropped_in = self._feed.inbox.dropped + self._feed.spared + count_untaken(self._camera)
         self.stats.set_dropped(dropped_in, dropped_out)
         self.stats.set_beneath(
             {**count_beneath(self._peer_connection), "sound_dropped": self.sound.dropped}

@@ -63,6 +63,12 @@ class ServerConfig:
     """No video that is sent gets more, whatever its size."""
     max_frame_pixels: int = 4096 * 2304
     """A larger frame ends its session."""
+    target_ms: float = 120.0
+    """The delay above which the model works smaller or on fewer frames; 0: it never does."""
+    is_size_fixed: bool = False
+    """Whether the model keeps its size; then only fewer frames are left."""
+    log_every_s: float = 60.0
+    """Between two lines of figures in the log, while sessions are open; 0: none."""
     corrections: Corrections = field(default_factory=Corrections)
     """What of aiortc is corrected; see :mod:`stream.rtp`."""
 
@@ -73,6 +79,14 @@ class ServerConfig:
             raise ConfigRefused(f"--max-sessions must be at least 1 (got {self.max_sessions})")
         if self.max_viewers < 0:
             raise ConfigRefused(f"--max-viewers must be at least 0 (got {self.max_viewers})")
+        if not (self.target_ms == 0 or 10 <= self.target_ms <= 10_000):
+            raise ConfigRefused(
+                f"--target-ms takes 10 to 10000, 0 for none (got {self.target_ms:g})"
+            )
+        if not (self.log_every_s == 0 or 1 <= self.log_every_s <= 86_400):
+            raise ConfigRefused(
+                f"--log-every-s takes 1 to 86400, 0 for never (got {self.log_every_s:g})"
+            )
         for name in ("start", "max"):
             bitrate_bps = getattr(self, f"{name}_bitrate_bps")
             if bitrate_bps < MIN_BITRATE_BPS:

@@ -30,7 +30,7 @@ _NAMES = {
         "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"
     ),
     "aiortc.rtcrtpsender:RTCRtpSender._handle_rtcp_packet": (
-        "target_bitrate _send_keyframe _RTCRtpSender__encoder"
+        "target_bitrate _send_keyframe _RTCRtpSender__encoder _RTCRtpSender__rtt"
     ),
     "aioice.ice:Connection.__init__": "_queue _check_list",
     "aioice.ice:Connection.data_received": "_queue put_nowait",

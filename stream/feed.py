@@ -87,6 +87,8 @@ class Feed:
         self.owner = owner
         self.controls = controls
         self.inbox: Slot[ArrivedFrame] = Slot()
+        # Frames that the model was spared, for the delay's sake; counted on the loop.
+        self.spared = 0
         # Whether the owner was told that the engine fails; ends with the next success.
         self.is_failing = False
         self._look: Look | None = None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from pipeline.engines import Engine, Job
+from pipeline.engines import Engine, Job, Size
 from pipeline.errors import EngineError, PipelineError, PromptError
 from stream import frames
 from stream.controls import Controls
@@ -20,6 +20,9 @@ from stream.turns import Request, Share, Turns
 logger = logging.getLogger(__name__)
 
 EngineFactory = Callable[[], Engine]
+"""Builds an engine, in the engine's thread."""
+ModelFactory = Callable[[str, Size | None], Engine]
+"""Builds an engine for a model by name at a size; None: the model's own."""
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0

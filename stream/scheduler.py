@@ -14,6 +14,7 @@ from av import VideoFrame
 from pipeline.engines import Engine, Job, Settings
 from pipeline.errors import EngineError, PromptError
 from stream import frames
+from stream.delay_target import Concession
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed
 from stream.renderer import EngineFactory, Renderer
@@ -41,6 +42,13 @@ class EngineThread:
         self._newest: Renderer | None = None
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.concession: Concession | None = None
+        """What the model does less, for the delay's sake; None: it does all it can."""
+
+    @property
+    def is_swapping(self) -> bool:
+        """Whether another engine is being built beside this one."""
+        return self._newest is not None and self._newest.is_beginning
 
     @property
     def status(self) -> EngineStatus:
@@ -70,8 +78,7 @@ class EngineThread:
             PipelineError: it could not be built; the old engine goes on.
             ServerFull: another model is being loaded.
         """
-        is_beginning = self._newest is not None and self._newest.is_beginning
-        if is_beginning or self._status.state is EngineState.LOADING:
+        if self.is_swapping or self._status.state is EngineState.LOADING:
             raise ServerFull("another model is being loaded; try again when it is ready")
         await asyncio.wrap_future(self._launch(factory))
 
@@ -86,12 +93,17 @@ class EngineThread:
     def submit(self, feed: Feed, arrived: ArrivedFrame) -> bool:
         """Leave a frame for the engine; it replaces one that still waits.
 
+        Of a frame that the model is spared nothing comes back.
+
         Returns:
             False if the frame goes past the engine: the session sends it as it is.
         """
         if feed.controls.bypass or not self._status.is_ready:
             self._turns.withdraw(feed)
             return False
+        if self.concession is not None and not self.concession.effort.takes(arrived.number):
+            feed.spared += 1
+            return True
         self._turns.submit(feed, arrived)
         return True
 

@@ -42,7 +42,8 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
         # aiortc comes back for the next frame when all packets of the last one have left.
         if self._encoded is not None and self.on_sent is not None:
             pts, encoded_s = self._encoded
-            self.on_sent(SentFrame(pts, encoded_s, time.perf_counter()))
+            round_trip_s = self._RTCRtpSender__rtt
+            self.on_sent(SentFrame(pts, encoded_s, time.perf_counter(), round_trip_s))
         self._encoded = None
         encoded = await super()._next_encoded_frame(codec)
         if encoded is not None and self.kind == "video":

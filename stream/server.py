@@ -14,10 +14,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from stream import rtp, whep, whip
+from stream.adaptation import Adaptation
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
 from stream.limits import add_cors, add_security_headers, check_origin, check_token
-from stream.renderer import EngineFactory
+from stream.renderer import EngineFactory, ModelFactory
 from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
@@ -25,6 +26,8 @@ from stream.stats import Metrics
 from stream.status import EngineStatus
 
 logger = logging.getLogger(__name__)
+
+ADAPTATION = web.AppKey("adaptation", Adaptation)
 
 SHUTDOWN_S = 5.0
 # A model that takes longer is told to be still loading.
@@ -35,6 +38,7 @@ def create_app(
     config: ServerConfig,
     engine_factory: EngineFactory,
     models: Sequence[ModelEntry] = (),
+    make_engine: ModelFactory | None = None,
 ) -> web.Application:
     """Put the application together; nothing runs before it is started.
 
@@ -42,6 +46,7 @@ def create_app(
         config: how much it takes.
         engine_factory: called in the engine's thread; builds the first engine.
         models: what ``/api/models`` lists, read at each request.
+        make_engine: builds another model, or this one at another size; None: the first stays.
     """
     app = web.Application(
         middlewares=[
@@ -60,6 +65,8 @@ def create_app(
     app[ENGINE] = engine
     app[SESSIONS] = Sessions(config, engine, metrics)
     app.cleanup_ctx.append(_run_engine)
+    app[ADAPTATION] = Adaptation(config, engine, app[SESSIONS], make_engine)
+    app.cleanup_ctx.append(_run_adaptation)
     app.cleanup_ctx.append(_run_sessions)
     add_routes(app)
     whip.add_routes(app)
@@ -72,6 +79,7 @@ async def serve(
     engine_factory: EngineFactory,
     models: Sequence[ModelEntry] = (),
     on_listening: Callable[[str, EngineStatus], Awaitable[None]] | None = None,
+    make_engine: ModelFactory | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end every session and free the engine.
 
@@ -81,6 +89,7 @@ async def serve(
         models: see :func:`create_app`.
         on_listening: called once with the address of the page and the engine's state, when
             the model is loaded or could not be, after 6 s at the latest.
+        make_engine: see :func:`create_app`.
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
@@ -88,7 +97,7 @@ async def serve(
     # Bound before anything is loaded, so that a port in use is told at once.
     sock = bind(config)
     rtp.install(config.corrections, config.max_bitrate_bps)
-    app = create_app(config, engine_factory, models)
+    app = create_app(config, engine_factory, models, make_engine)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     stop = asyncio.Event()
     try:
@@ -189,6 +198,13 @@ async def _run_engine(app: web.Application) -> AsyncIterator[None]:
     app[ENGINE].start()
     yield
     await app[ENGINE].close()
+
+
+async def _run_adaptation(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[ADAPTATION].run(), name="adaptation")
+    yield
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:

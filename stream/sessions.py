@@ -11,7 +11,7 @@ from stream.controls import Controls
 from stream.errors import ServerFull, SessionUnknown
 from stream.scheduler import EngineThread
 from stream.session import Session
-from stream.stats import Metrics
+from stream.stats import Metrics, SessionStats
 from stream.viewer_session import ViewerSession
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,16 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._cameras) + len(self._viewers)
+
+    def stats(self) -> list[SessionStats]:
+        """Return the figures of everybody who may get pictures."""
+        cameras = [each.stats for each in self._cameras.values()]
+        return cameras + [each.stats for each in self._viewers.values()]
+
+    def translated_rate_hz(self) -> float:
+        """Return how many frames a second all cameras send that do not go past the model."""
+        cameras = self._cameras.values()
+        return sum(each.stats.rate_in_hz for each in cameras if not each.controls.bypass)
 
     async def open_camera(
         self, offer: str, controls: Controls, *, sends_back: bool = True, alias: str | None = None

@@ -24,6 +24,8 @@ class SentFrame:
     """When the encoder was done."""
     sent_s: float
     """When its last packet was handed to the socket."""
+    round_trip_s: float | None = None
+    """From here to the receiver and back, smoothed; None: it has not reported yet."""
 
 
 @dataclass(slots=True)

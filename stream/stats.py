@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,7 +13,34 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 _RATE_WINDOW_S = 2.0
 _RATE_FRAMES = 240  # 2 s at 120 Hz
 _MEDIAN_OF = 60
+_TRAVELS = 1800  # a minute at 30 Hz
 _STAGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """One picture's whole way, as far as the server knows it."""
+
+    sent_s: float
+    """``time.perf_counter()`` when its last packet left."""
+    way_ms: float
+    """From its last packet received to its last packet sent, and a round trip.
+
+    Half of the round trip is for the way here and half for the way there. What the browser
+    takes to encode, decode and show is not in it.
+    """
+    engine_ms: float | None
+    """Of that, waiting for the model and in it; None: it went past the model."""
+    translate_ms: float | None
+    """Of that, in it."""
+
+    @classmethod
+    def of(cls, sent_s: float, way_ms: float, stages_ms: Mapping[str, float] | None) -> Travel:
+        """Make one from a picture's stages; None: it went past the model."""
+        if stages_ms is None:
+            return cls(sent_s, way_ms, None, None)
+        translate_ms = stages_ms.get("translate", 0.0)
+        return cls(sent_s, way_ms, stages_ms.get("wait", 0.0) + translate_ms, translate_ms)
 
 
 class Metrics:
@@ -50,6 +78,12 @@ class Metrics:
         self.age_s = Histogram(
             "stream_frame_age_seconds",
             "From the decoder to the encoder.",
+            buckets=_STAGES_S,
+            registry=self.registry,
+        )
+        self.way_s = Histogram(
+            "stream_way_seconds",
+            "From the last packet received to the last packet sent, and a round trip.",
             buckets=_STAGES_S,
             registry=self.registry,
         )
@@ -108,6 +142,12 @@ class SessionStats:
         self._rate_out = Rate()
         self._age_ms: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._stages_ms: dict[str, deque[float]] = {}
+        self._travels: deque[Travel] = deque(maxlen=_TRAVELS)
+
+    @property
+    def rate_in_hz(self) -> float:
+        """Frames a second from the decoder."""
+        return self._rate_in.rate_hz()
 
     def arrived(self) -> None:
         """Count a frame from the decoder."""
@@ -140,10 +180,23 @@ class SessionStats:
         self._stages_ms.setdefault(name, deque(maxlen=_MEDIAN_OF)).append(duration_ms)
         self._metrics.stage_s.labels(name).observe(duration_ms / 1000)
 
+    def travelled(self, travel: Travel) -> None:
+        """Record one picture's whole way."""
+        self._travels.append(travel)
+        self._metrics.way_s.observe(travel.way_ms / 1000)
+
+    def travels(self, since_s: float) -> list[Travel]:
+        """Return the ways of the pictures sent after a moment, the last 1800 at most."""
+        return [travel for travel in self._travels if travel.sent_s > since_s]
+
+    def stages_ms(self) -> dict[str, float]:
+        """Return rolling medians by stage."""
+        return {name: median(ms) for name, ms in self._stages_ms.items()}
+
     def to_json(self) -> dict[str, object]:
         """Return rates, drops and rolling medians; None where nothing was measured."""
         stages: dict[str, float | None] = dict.fromkeys(("decode", "wait", "translate", "encode"))
-        stages.update({name: round(median(ms), 2) for name, ms in self._stages_ms.items()})
+        stages.update({name: round(ms, 2) for name, ms in self.stages_ms().items()})
         return {
             "fps_in": round(self._rate_in.rate_hz(), 1),
             "fps_out": round(self._rate_out.rate_hz(), 1),

@@ -14,7 +14,7 @@ from stream.feed import Finished
 from stream.latest import Latest, SlotClosed
 from stream.sound import PictureDelay
 from stream.stamps import SentFrame
-from stream.stats import SessionStats
+from stream.stats import SessionStats, Travel
 
 
 class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as untyped
@@ -43,7 +43,11 @@ class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as
         if finished.is_repeat:
             return
         arrived = finished.arrived
-        self._delay.note(sent.sent_s - (arrived.complete_s or arrived.arrived_s))
+        here_s = sent.sent_s - (arrived.complete_s or arrived.arrived_s)
+        self._delay.note(here_s)
+        way_ms = (here_s + (sent.round_trip_s or 0.0)) * 1000
+        stages_ms = finished.stages_ms if finished.is_translated else None
+        self._stats.travelled(Travel.of(sent.sent_s, way_ms, stages_ms))
 
     def _hand_over(self, finished: Finished, taken_s: float) -> None:
         if not finished.is_repeat:

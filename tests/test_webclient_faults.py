@@ -18,11 +18,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from browsers import SIZE, camera_chromium, ground, make_engine, visited, visiting
-from engines import ColourEngine
+from engines import ColourEngine, SlowEngine
 from peers import serving
 from playwright.async_api import Browser
 
-from pipeline.engines import Engine, Job
+from pipeline.config import TINY_PRESET
+from pipeline.engines import Engine, Job, Size
 from stream import rtp
 from stream.config import ServerConfig
 from stream.server import create_app
@@ -202,10 +203,31 @@ async def test_stalled_model(browser: Browser) -> None:
         visit.assert_clean()
 
 
+async def test_model_that_works_smaller_is_told(browser: Browser) -> None:
+    """Above the delay target the page says at which size the model works, and why."""
+
+    def make(model: str = TINY_PRESET.name, size: Size | None = None) -> Engine:
+        engine = SlowEngine(0.15, size or TINY_PRESET.default_size)
+        engine.model = model
+        return engine
+
+    async with (
+        serving(make, ServerConfig(target_ms=100), make_engine=make) as server,
+        visiting(browser, server.base) as visit,
+    ):
+        await visit.open("?source=test&autostart=1")
+        await visit.until_state("live")
+        assert not await visit.page.is_visible("#hud-effort")
+        await visit.until_text("#hud-effort", "at 256×192 to keep up")
+        badge = visit.page.locator("#hud-effort")
+        assert "to keep the delay below 100 ms" in str(await badge.get_attribute("title"))
+        visit.assert_clean()
+
+
 SERVER = """
 import asyncio, sys
 from browsers import HEIGHT, WIDTH
-from engines import ColourEngine
+from engines import ColourEngine, SlowEngine
 from pipeline.engines import Size
 from stream import rtp
 from stream.config import ServerConfig

@@ -50,6 +50,7 @@ export class Hud {
     this.#write('hud-state', word);
     if (state === 'live') return;
     for (const id of ['hud-fps', 'hud-delay', 'hud-drops']) this.#write(id, '–');
+    this.#showEffort(null);
   }
 
   updateStats(/** @type {Stats} */ { server, report }) {
@@ -61,8 +62,19 @@ export class Hud {
     this.delay_ms = server ? delay_ms : null;
     this.#write('hud-delay', toFigure(this.delay_ms));
     this.#write('hud-drops', toFigure(drops));
+    this.#showEffort(server?.effort ?? null);
     this.#showStages(stages, delay_ms);
     this.#showFacts(link, server);
+  }
+
+  /** What the model does less to keep up. @param {ServerStats['effort']} effort */
+  #showEffort(effort) {
+    const badge = this.#find('hud-effort');
+    badge.hidden = !effort;
+    if (!effort) return;
+    const share = effort.share === '1/1' ? '' : `, ${effort.share.replace('/', ' of ')} frames`;
+    this.#write('hud-size', effort.size.replace('x', '×') + share);
+    badge.title = effort.detail;
   }
 
   /** @param {Stage[]} stages @param {number} delay_ms */
@@ -87,6 +99,7 @@ export class Hud {
     const kbps = (/** @type {number} */ bps) => `${(bps / 1000).toFixed()} kb/s`;
     const facts = {
       Model: engine ? `${engine.model}, ${engine.size}` : '–',
+      'Delay target': server?.effort?.detail ?? 'The model does all it can.',
       Engine: engine ? `${engine.name} on ${engine.device}` : '–',
       'Camera sent': `${link.sent}, ${kbps(link.up_bps)}`,
       'Picture received': `${link.received} ${link.codec}, ${kbps(link.down_bps)}`,

@@ -20,9 +20,11 @@
  * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass',
  *   stall: 'held' | 'camera' | null,
  *   engine: {name: string, device: string, model: string, size: string} | null,
+ *   effort: {size: string, share: string, detail: string} | null,
  *   fps_in: number | null, fps_out: number | null,
  *   dropped_in: number | null, dropped_out: number | null,
  *   age_ms: number | null, stages_ms: Record<string, number | null> | null}} ServerStats
+ *   `effort`: what the model does less so that the delay stays below the server's target
  *   `stall`: shown for want of a translation: the last picture, marked, or the camera's own
  * @typedef {{server: ServerStats | null, report: RTCStatsReport, quiet_ms: number}} Stats
  *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
