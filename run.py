@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
-from pipeline.engines.engine import Engine, Size
+from pipeline.engines.engine import Size
 from pipeline.errors import PipelineError
 from stream.corrections import Corrections
 from stream.errors import StreamError
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
+    from stream.renderer import ModelFactory
     from stream.status import EngineStatus
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
@@ -183,12 +184,14 @@ def serve(options: argparse.Namespace) -> None:
         if not options.no_browser and has_display():
             await asyncio.to_thread(webbrowser.open, address)
 
-    def make_engine(model: str, size: Size | None) -> Engine:
-        return build_engine(replace(engine, model=model, size=size))
-
     factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
     models = list_models(engine.model)
-    asyncio.run(serve_app(config, factory, models, on_listening, make_engine))
+    asyncio.run(serve_app(config, factory, models, on_listening, to_model_factory(engine)))
+
+
+def to_model_factory(engine: EngineConfig) -> ModelFactory:
+    """What builds other models and sizes as this one is built: same engine, same threads."""
+    return lambda model, size: build_engine(replace(engine, model=model, size=size))
 
 
 def to_corrections(left_out: Sequence[str]) -> Corrections:
@@ -253,6 +256,15 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         help="glass to glass in a real Chromium, beside stock aiortc: the transport alone, "
         "or with the model",
     )
+    parser.add_argument(
+        "--soak",
+        type=float,
+        nargs="?",
+        const=600.0,
+        metavar="SECONDS",
+        help="one long session with the model in a real Chromium, 600 s if no time is given: "
+        "delay and memory, the first minute beside the last",
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="of each --glass measurement")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.set_defaults(run=bench)
@@ -265,6 +277,9 @@ def bench(options: argparse.Namespace) -> None:
     engine = to_engine_config(options)
     if options.glass:
         bench_glass(engine if options.glass == "model" else None, options.seconds)
+        return
+    if options.soak is not None:
+        bench_soak(engine, options.soak)
         return
     if options.device == "cuda":
         bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
@@ -283,6 +298,20 @@ def bench_glass(engine: EngineConfig | None, seconds: float) -> None:
 
     factory = None if engine is None else lambda: build_engine(engine)
     asyncio.run(glass.run(factory, seconds=seconds))
+
+
+def bench_soak(engine: EngineConfig, seconds: float) -> None:
+    """Measure one long session."""
+    from stream import soak
+
+    asyncio.run(
+        soak.run(
+            lambda: build_engine(engine),
+            to_model_factory(engine),
+            seconds,
+            is_size_fixed=engine.size is not None,
+        )
+    )
 
 
 def bench_card(size: Size, runs: int, only_json: bool) -> None:

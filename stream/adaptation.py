@@ -54,6 +54,7 @@ class Adaptation:
         self._engine = engine
         self._sessions = sessions
         self._make_engine = make_engine
+        self.steps_taken = 0
         self._target: DelayTarget | None = None
         # What runs, as far as it was seen to or brought about here.
         self._known: EngineInfo | None = None
@@ -131,6 +132,7 @@ class Adaptation:
         now_s = time.perf_counter()
         target.moved(step, now_s)
         self._changed_s = now_s
+        self.steps_taken += 1
         self._engine.concession = self._to_concession(target) if step else None
         direction = "is above" if effort.work < before.work else "leaves room below"
         logger.info(

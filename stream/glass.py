@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -36,7 +36,7 @@ from stream import rtp
 from stream.config import ServerConfig
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
-from stream.renderer import EngineFactory
+from stream.renderer import EngineFactory, ModelFactory
 from stream.routes import ENGINE
 from stream.server import create_app
 from stream.signaling import check_offer
@@ -128,7 +128,9 @@ async def run(
     """
     browser = browser or find_browser()
     rows = []
-    async with _serve(engine_factory) as (app, url):
+    # The figures are those of one size: nothing may change it.
+    config = ServerConfig(port=0, target_ms=0)
+    async with serve(config, engine_factory) as (app, url):
         for codec in codecs:
             for size in sizes:
                 pair = [
@@ -192,12 +194,25 @@ def _row(stock: Measurement, ours: Measurement) -> str:
 
 
 @asynccontextmanager
-async def _serve(
+async def serve(
+    config: ServerConfig,
     engine_factory: EngineFactory | None,
+    make_engine: ModelFactory | None = None,
 ) -> AsyncIterator[tuple[web.Application, str]]:
-    """Run the real server, with the stock echo and a place for results beside it."""
-    config = ServerConfig(port=0)
-    app = create_app(config, engine_factory or _no_engine)
+    """Run the real server, with the stock echo and a place for results beside it.
+
+    Args:
+        config: of the server; it takes any free port.
+        engine_factory: builds the model; None: there is none.
+        make_engine: builds it at another size.
+
+    Returns:
+        The application and its address.
+
+    Raises:
+        ConfigRefused: the model cannot be built.
+    """
+    app = create_app(config, engine_factory or _no_engine, make_engine=make_engine)
     app[_RESULT] = asyncio.Queue(1)
     app[_STOCK] = []
     app.add_routes([web.post("/glass/stock", _echo_stock), web.post("/glass/result", _take_result)])
@@ -261,7 +276,20 @@ async def _measure(
     bypass: bool,
     corrections: Corrections | None,
 ) -> Measurement:
-    """Open the page in a new browser and wait for what it has seen."""
+    in_force = Corrections.none() if case.is_stock else corrections
+    with rtp.installed(in_force):
+        result = await watch(app, url, case, seconds, browser, bypass=bypass)
+    return _to_measurement(case, result, seconds)
+
+
+async def watch(
+    app: web.Application, url: str, case: Case, seconds: float, browser: str, *, bypass: bool
+) -> dict[str, Any]:
+    """Open the page in a new browser and return what it has seen.
+
+    Raises:
+        ConfigRefused: it has seen nothing, or says what went wrong.
+    """
     # A model would paint over the number: the server carries it past.
     ours = f"/sessions?bypass={str(bypass).lower()}&marks=true"
     query = urlencode(
@@ -274,19 +302,18 @@ async def _measure(
             "seconds": seconds,
         }
     )
-    in_force = Corrections.none() if case.is_stock else corrections
-    async with AsyncExitStack() as stack:
-        stack.enter_context(rtp.installed(in_force))
-        await stack.enter_async_context(_open(browser, f"{url}/glass.html?{query}"))
+    async with _open(browser, f"{url}/glass.html?{query}"):
         try:
             async with asyncio.timeout(seconds + BROWSER_DEADLINE_S):
-                result = await app[_RESULT].get()
+                result: dict[str, Any] = await app[_RESULT].get()
         except TimeoutError:
             raise ConfigRefused(f"{browser} has measured nothing of {case}") from None
         for pc in app[_STOCK]:
             await pc.close()
         app[_STOCK].clear()
-    return _to_measurement(case, result, seconds)
+    if "error" in result:
+        raise ConfigRefused(f"the page of {case} failed: {result['error']}")
+    return result
 
 
 @asynccontextmanager
@@ -319,8 +346,6 @@ async def _open(browser: str, url: str) -> AsyncIterator[None]:
 
 
 def _to_measurement(case: Case, result: dict[str, Any], seconds: float) -> Measurement:
-    if "error" in result:
-        raise ConfigRefused(f"the page of {case} failed: {result['error']}")
     ages_ms = result["agesMs"]
     settled = ages_ms[int(len(ages_ms) * SETTLING_SHARE) :]
     if len(settled) < 2:

@@ -7,7 +7,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
 from stream.limits import add_cors, add_security_headers, check_origin, check_token
 from stream.renderer import EngineFactory, ModelFactory
+from stream.report import Report
 from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
@@ -66,7 +67,9 @@ def create_app(
     app[SESSIONS] = Sessions(config, engine, metrics)
     app.cleanup_ctx.append(_run_engine)
     app[ADAPTATION] = Adaptation(config, engine, app[SESSIONS], make_engine)
-    app.cleanup_ctx.append(_run_adaptation)
+    report = Report(app[SESSIONS], metrics, app[ADAPTATION].__str__)
+    app.cleanup_ctx.append(_run_beside("adaptation", app[ADAPTATION].run))
+    app.cleanup_ctx.append(_run_beside("report", lambda: report.run(config.log_every_s)))
     app.cleanup_ctx.append(_run_sessions)
     add_routes(app)
     whip.add_routes(app)
@@ -200,11 +203,18 @@ async def _run_engine(app: web.Application) -> AsyncIterator[None]:
     await app[ENGINE].close()
 
 
-async def _run_adaptation(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[ADAPTATION].run(), name="adaptation")
-    yield
-    task.cancel()
-    await asyncio.wait([task])
+def _run_beside(
+    name: str, run: Callable[[], Coroutine[None, None, None]]
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return what runs a task from the server's start to its end."""
+
+    async def context(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(run(), name=name)
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+    return context
 
 
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:

@@ -46,15 +46,21 @@ class NumberedCanvas {
       context.fillStyle = (i >> bit) & 1 ? "#fff" : "#000";
       context.fillRect(bit * BIT_PX, 0, BIT_PX, BIT_PX);
     }
-    this.drawn.set(i, performance.now());
+    this.drawn.set(i % 2 ** BITS, performance.now());
     this.#number++;
     this.track.requestFrame();
   }
 }
 
+function toTenths(ms) {
+  return Math.round(ms * 10) / 10;
+}
+
 /** Reads numbers from the shown video and says how old each picture is. */
 class NumberReader {
   agesMs = [];
+  /** When each of them was read, from the page's start. */
+  atMs = [];
   shownMs = [];
   firstFrameMs = null;
   #context;
@@ -70,11 +76,11 @@ class NumberReader {
   }
 
   summary() {
-    const { agesMs, shownMs, firstFrameMs } = this;
+    const { agesMs, atMs, shownMs, firstFrameMs } = this;
     // Of the second half: a connection begins slowly.
     const half = shownMs.slice(Math.floor(shownMs.length / 2));
     const rateHz = ((half.length - 1) * 1000) / Math.max(1, half.at(-1) - half[0]);
-    return { agesMs, rateHz, firstFrameMs };
+    return { agesMs, atMs, rateHz, firstFrameMs };
   }
 
   #wait() {
@@ -86,7 +92,10 @@ class NumberReader {
     this.firstFrameMs ??= nowMs - this.startMs;
     const number = this.#number(metadata);
     const drawnMs = this.source.drawn.get(number);
-    if (drawnMs !== undefined) this.agesMs.push(nowMs - drawnMs);
+    if (drawnMs !== undefined) {
+      this.agesMs.push(toTenths(nowMs - drawnMs));
+      this.atMs.push(toTenths(nowMs - this.startMs));
+    }
     this.shownMs.push(nowMs);
     this.#wait();
   }
