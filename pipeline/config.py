@@ -75,6 +75,16 @@ class TinyConfig:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where published weights lie: a repository of the hub, at one revision."""
+
+    hub_id: str
+    revision: str = "main"
+    files: tuple[str, ...] = ()
+    """Patterns of what is needed of it."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """A model that can be asked for by name."""
 
@@ -82,16 +92,30 @@ class Preset:
     title: str
     licence: str
     size_mb: float
+    """Of the files that are read; nothing else is downloaded."""
     default_size: Size
-    weights: str
-    """``"embedded"`` or a hub id."""
+    weights: Source | Literal["embedded", "folder"]
+    """In the package, on the hub, or nowhere: then a folder has to hold them."""
     condition: Literal["joined", "control", "noised"]
-    """How the camera's picture reaches the U-Net; see :mod:`pipeline.image_condition`."""
+    """How the camera's picture reaches the U-Net: its latents beside the noise, its lines through
+    a control network, or its latents under noise."""
     free_text: bool = True
     """Whether any words may be a prompt; otherwise the names of styles."""
     smaller_sizes: tuple[Size, ...] = ()
     """Of the default size's aspect, largest first: what the model may fall back to when it is too
     slow; none for a model that knows one size only."""
+    size_step_px: int = SIZE_STEP_PX
+    """Sides are multiples of it: 8 for the autoencoder, 2 for each halving in the U-Net."""
+    control: Source | None = None
+    """The published control network; None where there is none."""
+    autoencoder: Source | None = None
+    """The small autoencoder, where the weights have only a large one."""
+    loras: tuple[tuple[str, Source], ...] = ()
+    """Published looks by name."""
+    default_strength: float = 1.0
+    """What shows a picture that is both the camera's and the prompt's."""
+    default_prompt: str = ""
+    """What an empty prompt stands for; for a model with styles, the first."""
 
 
 STYLES: tuple[Style, ...] = (
@@ -139,17 +163,117 @@ TINY_PRESET = Preset(
     smaller_sizes=(Size(256, 192), Size(192, 144)),
 )
 
+NETWORK_FILES = ("unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")
+SMALL_FILES = ("config.json", "*.safetensors")
+DEFAULT_PROMPT = "an oil painting, vivid colours, fine brush strokes"
 
-def check_size(size: Size) -> Size:
+SDXS_512_PRESET = Preset(
+    name="sdxs-512",
+    title="SDXS-512 DreamShaper: any prompt, drawn along the camera's lines",
+    licence="CreativeML Open RAIL++-M",
+    size_mb=2511,
+    default_size=Size(512, 512),
+    weights=Source(
+        "IDKiro/sdxs-512-dreamshaper", "76f720262bb051da75666b22c902a78c8e16c763", NETWORK_FILES
+    ),
+    condition="control",
+    size_step_px=32,
+    control=Source(
+        "IDKiro/sdxs-512-dreamshaper-sketch",
+        "cd341678087336ed72c05660ac84d765896b48e7",
+        ("config.json", "diffusion_pytorch_model.bin"),
+    ),
+    loras=(
+        (
+            "anime",
+            Source(
+                "IDKiro/sdxs-512-dreamshaper-anime",
+                "2faf8a65496cf66f3927ec48ae0f2ba7dd943e39",
+                ("adapter_config.json", "adapter_model.bin"),
+            ),
+        ),
+    ),
+    default_strength=0.8,
+    default_prompt=DEFAULT_PROMPT,
+)
+
+SDXS_512_09_PRESET = Preset(
+    name="sdxs-512-09",
+    title="SDXS-512 0.9: any prompt; needs a control network of yours",
+    licence="CreativeML Open RAIL++-M",
+    size_mb=2684,
+    default_size=Size(512, 512),
+    # Its weights have not changed since the first commit, whose whole name is not known.
+    weights=Source("IDKiro/sdxs-512-0.9", files=NETWORK_FILES),
+    condition="control",
+    size_step_px=32,
+    default_strength=0.8,
+    default_prompt=DEFAULT_PROMPT,
+)
+
+SD_TURBO_PRESET = Preset(
+    name="sd-turbo",
+    title="SD-Turbo: any prompt, drawn over the camera's picture",
+    licence="Stability AI non-commercial research community licence",
+    size_mb=2422,
+    default_size=Size(512, 512),
+    weights=Source(
+        "stabilityai/sd-turbo",
+        "b261bac6fd2cf515557d5d0707481eafa0485ec2",
+        (
+            "unet/config.json",
+            "unet/*.fp16.safetensors",
+            "text_encoder/config.json",
+            "text_encoder/*.fp16.safetensors",
+            "tokenizer/*",
+            "scheduler/*",
+        ),
+    ),
+    condition="noised",
+    size_step_px=64,
+    autoencoder=Source(
+        "madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", SMALL_FILES
+    ),
+    default_strength=0.5,
+    default_prompt=DEFAULT_PROMPT,
+)
+
+SDXS_1024_PRESET = Preset(
+    name="sdxs-1024",
+    title="SDXS-1024: any prompt at 1024; needs weights of yours, none were published",
+    licence="that of the weights",
+    size_mb=3508,
+    default_size=Size(1024, 1024),
+    weights="folder",
+    condition="control",
+    size_step_px=32,
+    autoencoder=Source(
+        "madebyollin/taesdxl", "b20258aaef75ef61e659c1e0f14f251cf0ad153e", SMALL_FILES
+    ),
+    default_strength=0.8,
+    default_prompt=DEFAULT_PROMPT,
+)
+
+MODEL_PRESETS = (
+    TINY_PRESET,
+    SDXS_512_PRESET,
+    SDXS_512_09_PRESET,
+    SD_TURBO_PRESET,
+    SDXS_1024_PRESET,
+)
+"""Every model by name; the first is what runs unless another is asked for."""
+
+
+def check_size(size: Size, step_px: int = SIZE_STEP_PX) -> Size:
     """Return ``size`` if a model can work at it.
 
     Raises:
-        ConfigError: a side is not a multiple of 16, or not between 64 and 1024.
+        ConfigError: a side is not a multiple of ``step_px``, or not between 64 and 1024.
     """
     for side in (size.width, size.height):
-        if side % SIZE_STEP_PX or not 64 <= side <= 1024:
+        if side % step_px or not 64 <= side <= 1024:
             raise ConfigError(
-                f"--size needs sides that are multiples of {SIZE_STEP_PX} "
+                f"--size needs sides that are multiples of {step_px} "
                 f"between 64 and 1024 (got {size})"
             )
     return size

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import STYLES, TINY, TINY_PRESET, WITHHELD_STYLES, check_size
+from pipeline.config import (
+    MODEL_PRESETS,
+    STYLES,
+    TINY,
+    TINY_PRESET,
+    WITHHELD_STYLES,
+    Preset,
+    Source,
+    check_size,
+)
 from pipeline.engines import Size
 from pipeline.errors import ConfigError
 from pipeline.prompts import simplify
@@ -31,9 +40,39 @@ def test_words_of_styles_have_no_signs_of_the_blend() -> None:
             assert not set(word) & set("+:")
 
 
-def test_default_size_is_one_that_the_model_takes() -> None:
-    """The preset starts with its own size."""
-    assert check_size(TINY_PRESET.default_size) == TINY_PRESET.default_size
+@pytest.mark.parametrize("preset", MODEL_PRESETS, ids=lambda preset: preset.name)
+def test_default_size_is_one_that_the_model_takes(preset: Preset) -> None:
+    """A preset starts with its own size."""
+    assert check_size(preset.default_size, preset.size_step_px) == preset.default_size
+
+
+def test_presets_are_told_apart_and_the_embedded_one_is_first() -> None:
+    """Every name is given once; the model that needs no download runs unless another is named."""
+    assert len({preset.name for preset in MODEL_PRESETS}) == len(MODEL_PRESETS) == 5
+    assert MODEL_PRESETS[0] is TINY_PRESET
+    assert [preset.name for preset in MODEL_PRESETS if preset.weights == "embedded"] == [
+        TINY_PRESET.name
+    ]
+    for preset in MODEL_PRESETS:
+        assert preset.licence
+        assert preset.size_mb > 0
+        assert 0 < preset.default_strength <= 1
+
+
+def sources(preset: Preset) -> list[Source]:
+    """Every repository that a preset reads."""
+    found = [preset.weights, preset.control, preset.autoencoder, *dict(preset.loras).values()]
+    return [source for source in found if isinstance(source, Source)]
+
+
+def test_published_weights_are_pinned() -> None:
+    """What the hub gives is one revision for ever, but for the one whose name is not known."""
+    for preset in MODEL_PRESETS:
+        for source in sources(preset):
+            is_pinned = re.fullmatch("[0-9a-f]{40}", source.revision) is not None
+            assert is_pinned == (source.hub_id != "IDKiro/sdxs-512-0.9")
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.hub_id)
+            assert source.files
 
 
 def test_unet_reads_noise_and_camera() -> None:

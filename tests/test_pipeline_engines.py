@@ -296,8 +296,11 @@ def test_engine_is_chosen_once_and_the_reason_logged(
 
 
 def test_engine_that_was_asked_for_is_built() -> None:
-    """--engine eager gives the reference."""
-    engine = build_engine(EngineConfig(engine="eager", size=Size(64, 64), threads=1))
+    """--engine eager gives the reference, and says what it does meanwhile."""
+    told: list[tuple[str, float | None]] = []
+    config = EngineConfig(engine="eager", size=Size(64, 64), threads=1)
+    engine = build_engine(config, lambda *news: told.append(news))
+    assert told == [("loading sdxs-tiny", None)]
     assert engine.name == "eager"
     assert "torch" in engine.device
     engine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "cuda", "eager", "openvino"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "cuda", "openvino", "eager")
+
+Progress = Callable[[str, float | None], None]
+"""Told what is done to load a model, for a person, and the share of it in [0, 1], if known."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,19 @@ def count_processors() -> int:
     return (count or os.cpu_count)() or 1
 
 
-def build_engine(config: EngineConfig) -> Engine:
+def build_engine(config: EngineConfig, on_progress: Progress | None = None) -> Engine:
     """Load a model and make it ready for its first frame; takes a second to some seconds.
+
+    Args:
+        config: what to run, and on what.
+        on_progress: called in this thread and in those that download.
 
     Raises:
         CheckpointError: weights are missing or do not fit.
         EngineError: CUDA was asked for and cannot be used.
     """
+    if on_progress is not None:
+        on_progress(f"loading {config.model}", None)
     size = config.size or TINY_PRESET.default_size
     threads = config.threads or count_processors()
     engine: Engine
