@@ -22,7 +22,7 @@ from stream.peerconnection import PeerConnection
 from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.scheduler import EngineThread
 from stream.session import Session
-from stream.sound import Sound
+from stream.sound import PictureDelay, Sound
 from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
@@ -60,6 +60,7 @@ class CameraSession(Session):
         self.broadcast = Broadcast()
         self.encodings = Encodings(self.broadcast)
         self.sound = Sound()
+        self._delay = PictureDelay()
         self._engine = engine
         self._channel = ControlChannel(self.end)
         self._feed = Feed(self, controls)
@@ -120,7 +121,7 @@ class CameraSession(Session):
             else:
                 self._add_sound(peer, transceiver)
         if self._outbox is not None:
-            track = TranslatedTrack(self._outbox, self.stats, self.sound.delay)
+            track = TranslatedTrack(self._outbox, self.stats, self._delay)
             track.on("ended", self._sender_ended)
             on_sent(peer.addTrack(track), track.note_sent)
 
@@ -129,7 +130,7 @@ class CameraSession(Session):
         if self._microphone is None:
             transceiver.direction = "inactive"  # there is nothing to send to who only listens
         elif self._outbox is not None and transceiver._offerDirection == "sendrecv":
-            peer.addTrack(self.sound.listen())
+            peer.addTrack(self.sound.listen(self._delay))
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         self._engine.attach(self._feed)

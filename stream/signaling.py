@@ -21,6 +21,8 @@ MAX_LINES = 1000  # Chromium's offer of audio and video has 165
 MAX_CODEC_LINES = 400
 MAX_CANDIDATES = 64
 MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
+# What the data channel says of itself has to fit; browsers take 256 KiB and more.
+MIN_MESSAGE_BYTES = 16 * 1024
 CODECS = {"video": ("VP8", "H264"), "audio": ("opus",)}
 
 _DIRECTIONS = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
@@ -87,6 +89,8 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
         raise OfferRefused(400, f"the offer is not valid SDP: {error or 'malformed'}") from error
     for media in description.media:
         _check_transport(media)
+        if media.kind == "application":
+            _check_channel(media)
     _check_media(description.media, way)
     _check_bundle(description, way)
     return offer
@@ -193,6 +197,27 @@ def _check_transport(media: MediaDescription) -> None:
         raise OfferRefused(400, f"the offer's {media.kind} has no mid")
     if media.kind in CODECS and not media.rtcp_mux:
         raise OfferRefused(400, f"the offer's {media.kind} has no rtcp-mux")
+
+
+def _check_channel(media: MediaDescription) -> None:
+    """Refuse what aiortc reads but fails on when the association begins (RFC 8841)."""
+    if media.profile == "DTLS/SCTP":  # as it was before the RFC
+        port = str(media.fmt[0]) if media.fmt else ""
+    else:
+        port = str(media.sctp_port)
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise OfferRefused(
+            400, f"the offer's data channel needs an sctp-port from 1 to 65535 (got {port})"
+        )
+    if media.sctpCapabilities is None:
+        return
+    size_bytes = media.sctpCapabilities.maxMessageSize
+    if size_bytes != 0 and size_bytes < MIN_MESSAGE_BYTES:  # 0: any size
+        raise OfferRefused(
+            400,
+            f"the offer's data channel needs a max-message-size of 0, or from {MIN_MESSAGE_BYTES} "
+            f"up (got {size_bytes})",
+        )
 
 
 def _check_media(sections: list[MediaDescription], way: Way) -> None:

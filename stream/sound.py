@@ -3,7 +3,7 @@
 Opus goes in and out without being decoded. What a browser plays together is what we send
 together: aiortc's sender reports give the time of sending, and browsers do not wait for
 sound when they are told to show pictures at once. So sound is held back for as long as the
-pictures take on their way through.
+pictures take on their way to whoever hears it: to each as long as its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DEAD_BAND_S = 0.010
 
 
 class PictureDelay:
-    """How long pictures take, from their last packet received to their last packet sent."""
+    """How long pictures take to one peer: from last packet received to last packet sent."""
 
     def __init__(self) -> None:
         self.settled_s = 0.0
@@ -87,8 +87,6 @@ class Sound:
     """One session's sound, for everybody who listens; used on the event loop."""
 
     def __init__(self) -> None:
-        self.delay = PictureDelay()
-        """Told by whoever sends the pictures."""
         self._tracks: set[SoundTrack] = set()
         self._dropped_before = 0
 
@@ -97,9 +95,13 @@ class Sound:
         """Packets that somebody who listens did not take in time."""
         return self._dropped_before + sum(track.dropped for track in self._tracks)
 
-    def listen(self) -> SoundTrack:
-        """Return a new listener's track."""
-        track = SoundTrack(self.delay, self._forget)
+    def listen(self, delay: PictureDelay) -> SoundTrack:
+        """Return a new listener's track.
+
+        Args:
+            delay: of its own pictures; told by whoever sends them.
+        """
+        track = SoundTrack(delay, self._forget)
         self._tracks.add(track)
         return track
 

@@ -15,7 +15,7 @@ from stream.latest import Latest
 from stream.peerconnection import PeerConnection
 from stream.rtp import can_share, count_beneath, on_sent, share
 from stream.session import Session
-from stream.sound import SoundTrack
+from stream.sound import PictureDelay, SoundTrack
 from stream.stats import Metrics, SessionStats
 from stream.tracks import EncodedTrack, TranslatedTrack
 
@@ -30,6 +30,7 @@ class ViewerSession(Session):
         self._watcher: Watcher | None = None
         self._inbox: Latest[Finished] | None = None
         self._sound: SoundTrack | None = None
+        self._delay = PictureDelay()
 
     # Session
 
@@ -38,22 +39,21 @@ class ViewerSession(Session):
             if transceiver.kind == "video":
                 self._add_pictures(peer, transceiver)
             else:
-                self._sound = self._source.sound.listen()
+                self._sound = self._source.sound.listen(self._delay)
                 peer.addTrack(self._sound)
             transceiver.direction = "sendonly"
 
     def _add_pictures(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
-        delay = self._source.sound.delay
         if can_share():
             self._watcher = self._source.encodings.join(transceiver._codecs[0])
-            track = EncodedTrack(self._watcher, self.stats, delay)
+            track = EncodedTrack(self._watcher, self.stats, self._delay)
             track.on("ended", self._sender_ended)
             sender = peer.addTrack(track)
             share(sender, self._watcher.encoder, self._watcher.want_key_frame)
             on_sent(sender, track.note_sent)
         else:
             self._inbox = self._source.broadcast.subscribe()
-            translated = TranslatedTrack(self._inbox, self.stats, delay)
+            translated = TranslatedTrack(self._inbox, self.stats, self._delay)
             translated.on("ended", self._sender_ended)
             peer.addTrack(translated)
 

@@ -23,6 +23,7 @@ from pipeline.errors import CheckpointError
 from stream import rtp
 from stream.config import ServerConfig
 from stream.errors import ServerFull
+from stream.sound import PictureDelay
 
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
@@ -488,7 +489,7 @@ async def test_what_happens_beneath_is_counted() -> None:
         receiver.counters.nacks += 5
         receiver.transport.transport._connection.refused_datagrams += 7
         session._camera._queue.dropped += 11
-        session.sound.listen().dropped += 13
+        session.sound.listen(PictureDelay()).dropped += 13
         stats = await peer.until_message(lambda m: m.get("beneath", {}).get("nacks", 0) >= 5)
         assert stats["beneath"]["refused_datagrams"] >= 7
         assert stats["beneath"]["sound_dropped"] == 13

@@ -83,6 +83,16 @@ BAD = [
     (replaced("a=sendrecv", "a=inactive"), 422, "got inactive"),
     (repeat_video, 422, "1 video (got 2)"),
     (replaced("m=video", "m=text"), 422, "no video"),
+    (without("sctp-port"), 400, "sctp-port from 1 to 65535 (got None)"),
+    *[
+        (replaced("sctp-port:5000", f"sctp-port:{port}"), 400, "sctp-port from 1 to 65535")
+        for port in (0, -1, 70000)
+    ],
+    (replaced("sctp-port:5000", "sctp-port:x"), 400, "valid SDP"),
+    (replaced("UDP/DTLS/SCTP webrtc-datachannel", "DTLS/SCTP x"), 400, "(got x)"),
+    (replaced("max-message-size:262144", "max-message-size:-5"), 400, "(got -5)"),
+    (replaced("max-message-size:262144", "max-message-size:100"), 400, "0, or from 16384 up"),
+    (replaced("max-message-size:262144", "max-message-size:x"), 400, "valid SDP"),
 ]
 
 

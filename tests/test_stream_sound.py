@@ -313,10 +313,10 @@ def test_delay_follows_in_steps() -> None:
 
 async def test_sound_waits_for_its_picture() -> None:
     """A packet is given out as late as pictures are, and an overdue one at once."""
-    sound = Sound()
-    track = sound.listen()
+    sound, delay = Sound(), PictureDelay()
+    track = sound.listen(delay)
     for _ in range(3):
-        sound.delay.note(0.2)
+        delay.note(0.2)
     arrived_s = time.perf_counter()
     sound.put("one", arrived_s)
     sound.put("two", arrived_s - 1)
@@ -326,10 +326,23 @@ async def test_sound_waits_for_its_picture() -> None:
     assert 0.2 <= one_s < time.perf_counter() - arrived_s < one_s + 0.15
 
 
+async def test_sound_waits_for_nobody_elses_picture() -> None:
+    """Where one peer's pictures are late, its sound is; the others hear theirs in time."""
+    sound, slow = Sound(), PictureDelay()
+    quick_track, slow_track = sound.listen(PictureDelay()), sound.listen(slow)
+    slow.note(60.0)
+    sound.put("now", time.perf_counter())
+    late = asyncio.create_task(slow_track.recv())
+    async with asyncio.timeout(5):
+        assert await quick_track.recv() == "now"
+    assert not late.done()
+    late.cancel()
+
+
 async def test_sound_that_nobody_takes_has_a_bound() -> None:
     """With no room the oldest packet is dropped and counted; who has left gets none."""
     sound = Sound()
-    track, gone = sound.listen(), sound.listen()
+    track, gone = (sound.listen(PictureDelay()) for _ in range(2))
     gone.stop()
     gone.stop()
     for number in range(MAX_WAITING_PACKETS + 5):
