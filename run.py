@@ -36,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status: 0, or 1 after a sentence on standard error.
     """
-    if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
+    # Flags alone belong to ``serve``; a word is a command, known or not.
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["serve", *arguments]
     options = make_parser().parse_args(arguments)
     logging.basicConfig(

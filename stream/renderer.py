@@ -101,6 +101,7 @@ class Renderer:
 
     def _fail(self, detail: str) -> None:
         """Tell that there is no model, unless another engine is at work."""
+        logger.error("no engine: %s", detail)
         if not self._turns.is_held(besides=self):
             self._report(EngineStatus(EngineState.FAILED, detail))
             self._turns.refuse_waiting(detail)
@@ -182,6 +183,7 @@ class Renderer:
             try:
                 fresh = self._build()
             except PipelineError as failure:
+                logger.error("no engine: %s", failure)
                 self._report(EngineStatus(EngineState.FAILED, str(failure)))
                 continue
             self._report_ready(fresh)

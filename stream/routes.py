@@ -136,7 +136,7 @@ async def preview(request: web.Request) -> web.Response:
     body = await read_body(request, MAX_PICTURE_BYTES)
     picture = await asyncio.to_thread(decode_picture, body)
     translated = await request.app[ENGINE].translate_picture(
-        picture, controls.prompt, controls.settings
+        picture, controls.prompt, controls.settings, lambda: request.transport is not None
     )
     jpeg = await asyncio.to_thread(encode_jpeg, translated)
     return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "no-store"})

@@ -128,22 +128,34 @@ class EngineThread:
             raise EngineNotReady(str(error)) from error
 
     async def translate_picture(
-        self, picture: VideoFrame, prompt: str, settings: Settings
+        self,
+        picture: VideoFrame,
+        prompt: str,
+        settings: Settings,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> VideoFrame:
         """Translate one picture when no live frame waits.
+
+        Args:
+            picture: of any size and pixel format.
+            prompt: empty for the model's first style.
+            settings: what else the engine takes.
+            is_wanted: asked in the engine's thread when it is the picture's turn.
 
         Returns:
             The picture at the size at which it lies in the engine's image.
 
         Raises:
             ControlRefused: the model does not know the words.
-            EngineNotReady: there is no engine, or it failed on this picture.
+            EngineNotReady: there is no engine, it failed on this picture, or nobody wants it.
             ServerFull: too many pictures wait.
         """
         if not self._status.is_ready:
             raise EngineNotReady(self._status.detail)
 
         def translate(engine: Engine) -> VideoFrame:
+            if not is_wanted():
+                raise EngineNotReady("whoever asked for the picture has gone")
             words = prompt or EngineInfo.of(engine).default_prompt
             conditioning = engine.encode_prompt(words)
             image, placement = frames.to_image(picture, engine.size, engine.pixel_format)

@@ -73,7 +73,7 @@ def test_no_command_serves(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     ("line", "sentence"),
     [
         ("--prot 80", "unrecognized arguments: --prot"),
-        ("nonsense", "unrecognized arguments: nonsense"),
+        ("benhc", "invalid choice: 'benhc' (choose from"),
         ("serve --port http", "argument --port: invalid int value: 'http'"),
         ("serve --engine tpu", "argument --engine: invalid choice: 'tpu'"),
         ("translate", "required: src, dst"),
@@ -89,6 +89,14 @@ def test_flag_that_is_none_is_named(
         run.main(line.split())
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is no command is answered with those that are."""
+    with pytest.raises(SystemExit):
+        run.main(["benhc", "--json"])
+    said = capsys.readouterr().err
+    assert all(command in said.partition("choose from")[2] for command in run.COMMANDS)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,17 @@ async def test_model_that_cannot_be_loaded_is_told() -> None:
             await engine.translate_picture(VideoFrame(64, 48, "rgb24"), "", Settings())
 
 
+async def test_model_that_cannot_be_loaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The reason is in the terminal too, however late it comes."""
+
+    def load() -> ColourEngine:
+        raise EngineError("the CUDA engine cannot run: no driver is installed")
+
+    async with running(load) as engine:
+        await engine.loaded()
+    assert "no engine: the CUDA engine cannot run: no driver is installed" in caplog.messages
+
+
 async def test_unexpected_error_while_loading_is_told() -> None:
     """Whatever a factory raises becomes a state, not a dead thread."""
 

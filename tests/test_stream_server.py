@@ -11,18 +11,19 @@ import signal
 import socket
 import threading
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 
 import aiortc.rtcrtpsender
 import cv2
 import numpy as np
 import pytest
 from aiohttp import ClientSession
-from engines import TRANSFORMS, ColourEngine, transform
+from engines import TRANSFORMS, ColourEngine, GatedEngine, transform
 from peers import DEADLINE_S, Serving, flat, serving
 from test_stream_signaling import make_offer
 
-from pipeline.engines import Size
+from pipeline.engines import Engine, Size
 from pipeline.errors import CheckpointError
 from stream import limits, signaling
 from stream.config import ModelEntry, ServerConfig
@@ -258,6 +259,48 @@ async def test_preview_translates_a_picture(server: Serving, ending: str) -> Non
     assert image.shape == (36, 64, 3)
     wanted = transform(np.full((1, 1, 3), COLOUR, np.uint8), TRANSFORMS["swap"], 1.0)[0, 0]
     assert np.abs(image.astype(int) - wanted.astype(int)).max() <= 8
+
+
+async def test_preview_that_nobody_waits_for_is_not_rendered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two pictures that wait, the one whose asker has gone costs the model nothing."""
+    engines: list[GatedEngine] = []
+
+    def load() -> GatedEngine:
+        engines.append(GatedEngine(Size(64, 64)))
+        return engines[0]
+
+    async with serving(load) as server, ClientSession() as leaving:
+
+        async def ask(http: ClientSession) -> int:
+            url, headers = f"{server.base}/api/preview", {"Content-Type": "image/png"}
+            async with http.post(url, data=picture(), headers=headers) as response:
+                return response.status
+
+        turns, asked = server.engine._turns, asyncio.Queue[None]()
+        ask_patiently = turns.ask_patiently
+
+        def note(call: Callable[[Engine], object]) -> Future[object]:
+            asked.put_nowait(None)
+            return ask_patiently(call)
+
+        monkeypatch.setattr(turns, "ask_patiently", note)
+        first = asyncio.create_task(ask(server.http))
+        await asked.get()
+        assert await asyncio.to_thread(engines[0].entered.acquire, timeout=DEADLINE_S)
+        abandoned = asyncio.create_task(ask(leaving))
+        await asked.get()
+        last = asyncio.create_task(ask(server.http))
+        await asked.get()
+        abandoned.cancel()
+        await asyncio.wait([abandoned])
+        # The server learns of it before it answers anything that is asked later.
+        async with server.http.get(f"{server.base}/healthz"):
+            pass
+        engines[0].gate.release(3)
+        assert await asyncio.gather(first, last) == [200, 200]
+        assert len(engines[0].batches) == 2
 
 
 @pytest.mark.parametrize(

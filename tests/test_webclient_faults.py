@@ -55,6 +55,23 @@ async def test_prompt_of_a_link_that_is_refused(browser: Browser) -> None:
         await visit.until_colour(ground("invert"))
 
 
+async def test_each_bad_value_of_a_link_is_told_beside_it(browser: Browser) -> None:
+    """Every wrong value is told where it can be mended, and mending one takes its word back."""
+    async with visited(browser) as visit:
+        await visit.open("?seed=1.5&strength=7&view=behind&wipe=no")
+        assert "seed must be a whole number" in await visit.text("#seed-error")
+        assert "strength must be a number from 0 to 1" in await visit.text("#strength-error")
+        told = await visit.text("#toast")
+        assert "view must be one of" in told
+        assert "wipe must be a number" in told
+        await visit.page.fill("#seed", "7")
+        await visit.page.wait_for_selector("#seed-error", state="hidden")
+        assert await visit.page.is_visible("#strength-error")
+        await visit.page.fill("#seed", "-7")
+        assert '(got "-7")' in await visit.text("#seed-error")
+        visit.assert_clean()
+
+
 async def test_source_that_ends(browser: Browser) -> None:
     """An unplugged camera ends the session, with a word; a file that is no video gets one too."""
     async with visited(browser) as visit:
@@ -275,6 +292,7 @@ async def test_server_dies_and_returns(browser: Browser) -> None:
             await visit.until_colour(ground("grey", 0.5))
             visit.assert_clean()
             process.kill()
+            await visit.until_text("#hud-state", "No picture")
             await visit.until_state("reconnecting")
             assert "server" in (await visit.text("#message-text")).lower()
             await visit.until_text("#message-text", "does not answer")

@@ -243,7 +243,7 @@ async def test_settings_survive_a_reload_and_travel(browser: Browser) -> None:
         await page.goto(address)
         assert await page.input_value("#stability") == "1"
         await page.goto(f"{visit.base}/?strength=7")
-        assert "0 to 1" in await visit.text("#toast")
+        assert "0 to 1" in await visit.text("#strength-error")
         visit.assert_clean()
 
 

@@ -44,9 +44,13 @@ export class Hud {
     this.#frames = new FrameCounter(video);
   }
 
-  /** @param {import('./sdxs-live.js').State} state @param {ServerStats | null} [server] */
-  updateState(state, server) {
-    const word = state === 'live' && server ? ENGINE_WORDS[server.state] : WORDS[state];
+  /**
+   * @param {import('./sdxs-live.js').State} state @param {ServerStats | null} [server]
+   * @param {boolean} [isQuiet] no picture comes: what the server said last may be old
+   */
+  updateState(state, server, isQuiet) {
+    const told = isQuiet ? 'No picture' : server && ENGINE_WORDS[server.state];
+    const word = state === 'live' && told ? told : WORDS[state];
     this.#write('hud-state', word);
     if (state === 'live') return;
     for (const id of ['hud-fps', 'hud-delay', 'hud-drops']) this.#write(id, '–');

@@ -199,7 +199,7 @@ live.addEventListener('state', (event) => {
 live.addEventListener('stats', (event) => {
   const { server, quiet_ms } = detailOf(event);
   hud.updateStats(detailOf(event));
-  hud.updateState(live.state, server);
+  hud.updateState(live.state, server, quiet_ms > STALL_MS);
   if (server) body.dataset.engine = server.state;
   if (live.source?.track.muted) messages.say('muted', MUTED);
   else if (server?.stall === 'held') messages.say('stall', HELD);
@@ -245,7 +245,8 @@ $('host').textContent = location.host;
 form.update(settings.controls);
 shelf.select(settings.values.prompt);
 live.set(settings.controls);
-settings.problems.forEach((sentence) => messages.toast(sentence));
+const elsewhere = settings.problems.filter((problem) => !form.warn(...problem));
+if (elsewhere.length > 0) messages.toast(elsewhere.map(([, sentence]) => sentence).join(' '));
 listKeys($('key-list'), KEYS);
 fillSources();
 awaitModel();

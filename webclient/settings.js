@@ -33,7 +33,7 @@ const NUMBERS = /** @type {const} */ (['strength', 'stability', 'transition_s', 
 
 /** Only what was set is kept; the rest is the server's choice. Event: `change`. */
 export class Settings extends EventTarget {
-  /** @type {string[]} sentences about what the address says wrongly; shown once */
+  /** @type {[Name, string][]} what the address says wrongly, each with a sentence; shown once */
   problems = [];
   /** @type {Values} */
   #values = { ...DEFAULTS };
@@ -42,7 +42,7 @@ export class Settings extends EventTarget {
   constructor() {
     super();
     this.#read(readStorage());
-    this.#read(readAddress(), (sentence) => this.problems.push(sentence));
+    this.#read(readAddress(), (...problem) => this.problems.push(problem));
     if (this.#values.source === 'file') this.#values.source = 'camera'; // a file cannot be kept
   }
 
@@ -86,13 +86,13 @@ export class Settings extends EventTarget {
     }, ADDRESS_PAUSE_MS);
   }
 
-  /** @param {Record<string, string>} texts @param {(sentence: string) => void} [complain] */
+  /** @param {Record<string, string>} texts @param {(...problem: [Name, string]) => void} [complain] */
   #read(texts, complain) {
     for (const name of NAMES.filter((known) => known in texts)) {
       try {
         Object.assign(this.#values, { [name]: READERS[name](texts[name]) });
       } catch (error) {
-        complain?.(`The address is wrong: ${name} ${/** @type {Error} */ (error).message}.`);
+        complain?.(name, `The address is wrong: ${name} ${/** @type {Error} */ (error).message}.`);
       }
     }
   }
@@ -117,7 +117,7 @@ export class ControlForm {
       const input = this.#input(name);
       input.addEventListener('input', () => {
         this.#label(input);
-        if (input.validity.valid && input.value) this.change({ [name]: input.valueAsNumber });
+        this.#read(name, input);
       });
     }
     const prompt = this.#input('prompt');
@@ -145,9 +145,9 @@ export class ControlForm {
       try {
         await this.#send(next);
         Object.assign(this.#shown, next);
-        if ('prompt' in next) this.#complain('');
+        if ('prompt' in next) this.warn('prompt', '');
       } catch (error) {
-        this.#complain(/** @type {Error} */ (error).message);
+        this.warn('prompt', /** @type {Error} */ (error).message);
       }
     }
     this.#isSending = false;
@@ -156,20 +156,40 @@ export class ControlForm {
 
   /** Put a refusal beside the prompt, which stays to be mended; '' takes both back. */
   refuse(sentence = '') {
-    this.#complain(sentence);
+    this.warn('prompt', sentence);
     this.#show();
   }
 
-  #complain(sentence = '') {
-    const error = /** @type {HTMLElement} */ (this.#root.getElementById('prompt-error'));
+  /**
+   * Put a sentence beside a control; '' takes it back.
+   *
+   * @param {string} name @param {string} sentence
+   * @returns {boolean} false: there is no control of this name
+   */
+  warn(name, sentence) {
+    const error = this.#root.getElementById(`${name}-error`);
+    if (!error) return false;
     error.textContent = sentence;
     error.hidden = !sentence;
-    this.#input('prompt').ariaInvalid = String(Boolean(sentence));
+    this.#input(name).ariaInvalid = String(Boolean(sentence));
+    return true;
+  }
+
+  /** @param {typeof NUMBERS[number]} name @param {HTMLInputElement} input */
+  #read(name, input) {
+    try {
+      this.change({ [name]: READERS[name](input.value) });
+      this.warn(name, '');
+    } catch (error) {
+      const isEmpty = !input.value && !input.validity.badInput; // about to be filled
+      this.warn(name, isEmpty ? '' : `${name} ${/** @type {Error} */ (error).message}`);
+    }
   }
 
   #show() {
     for (const name of NUMBERS) {
       const input = this.#input(name);
+      if (input.ariaInvalid === 'true') continue; // stays to be mended
       input.valueAsNumber = this.#shown[name] ?? input.valueAsNumber;
       this.#label(input);
     }

@@ -80,13 +80,31 @@ export class Shelf extends EventTarget {
     const { signal } = (this.#work = new AbortController());
     this.#list.setAttribute('aria-busy', 'true');
     const body = await toJpeg(this.#getDraw(), THUMBNAIL_PX);
-    for (const { name } of this.#styles) {
+    const waiting = new Set(this.#images.keys());
+    while (waiting.size > 0) {
+      const name = this.#chooseNext([...waiting]);
+      waiting.delete(name);
       const picture = await translate(name, body, signal);
       if (signal.aborted || !picture) break;
       show(/** @type {HTMLImageElement} */ (this.#images.get(name)), picture);
       await pause(BETWEEN_MS, signal);
     }
     if (!signal.aborted) this.#list.removeAttribute('aria-busy');
+  }
+
+  /** What a person sees comes first. @param {string[]} names not empty */
+  #chooseNext(names) {
+    const shelf = this.#list.getBoundingClientRect();
+    const isSeen = (/** @type {string} */ name) => {
+      const { top, bottom, left, right } = this.#frame(name).getBoundingClientRect();
+      const isBeside = right <= shelf.left || left >= shelf.right;
+      return !isBeside && bottom > shelf.top && top < Math.min(shelf.bottom, innerHeight);
+    };
+    return names.find(isSeen) ?? names[0];
+  }
+
+  #frame(name = '') {
+    return /** @type {HTMLElement} */ (this.#images.get(name)?.parentElement);
   }
 
   #place(/** @type {Style} */ { name, synonyms }) {
