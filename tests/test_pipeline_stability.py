@@ -109,3 +109,27 @@ def test_rows_have_their_own_setting() -> None:
     both = hold_still(frame.repeat(2, 1, 1, 1), memory.repeat(2, 1, 1, 1), amounts)
     assert torch.equal(both[:1], frame)
     assert torch.allclose(both[1:], hold_still(frame, memory, stability(1.0)))
+
+
+def test_moving_edge_within_a_patch_is_followed() -> None:
+    """Fine stripes that change places leave each patch's mean as it was, and are followed."""
+    stripes = torch.tensor([0.5, 0.5, -0.5, -0.5]).repeat(24).expand(1, 3, 64, 96)
+    scene = make_camera() * 0.3
+    before, after = scene.clone(), scene.clone()
+    before[..., 20:44, 20:44] = stripes[..., 20:44, 20:44]
+    after[..., 20:44, 20:44] = -stripes[..., 20:44, 20:44]
+    seen = film([before, before, after], 1.0)[-1]
+    assert (seen - after).abs().max() < 1e-6
+
+
+def test_parts_that_two_scenes_share_are_new_after_a_cut() -> None:
+    """The grain of a wall that looks alike before and after a cut is the new one's."""
+    before, after = expose(make_camera(), 1), expose(make_camera(), 2)
+    after[..., :48, :] = -after[..., :48, :] + 0.9
+    assert torch.equal(film([before, after], 1.0)[-1], after)
+
+
+def test_strong_noise_is_not_taken_for_motion() -> None:
+    """A dim room's noise of six levels is averaged as less is."""
+    frames = [make_camera() + 3 * (expose(make_camera(), n) - make_camera()) for n in range(20)]
+    assert flicker(film(frames, 0.5)[10:]) < 0.25 * flicker(frames[10:])

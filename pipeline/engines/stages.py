@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import openvino
 import torch
@@ -27,8 +28,12 @@ class UNetStage(nn.Module):
         return self.model.predict(noise, latents, tokens, pooled)
 
 
-def compile_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[[], object]]:
-    """Compile encoder, U-Net and decoder at one size; each call runs one on random inputs."""
+Stage = tuple[nn.Module, tuple[Tensor, ...]]
+"""A module, and inputs for one call of it."""
+
+
+def make_stages(model: TinyModel, size: Size) -> list[Stage]:
+    """Encoder, U-Net and decoder with random inputs of one size."""
     config = model.config
     pixels = torch.rand(1, 3, size.height, size.width)
     latents, skip = model.encoder(pixels)
@@ -37,10 +42,27 @@ def compile_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[
         torch.randn(1, config.token_dim),
     )
     return [
-        compile_stage(model.encoder, (pixels,), threads),
-        compile_stage(UNetStage(model), (latents, latents, *conditioning), threads),
-        compile_stage(model.decoder, (latents, skip), threads),
+        (model.encoder, (pixels,)),
+        (UNetStage(model), (latents, latents, *conditioning)),
+        (model.decoder, (latents, skip)),
     ]
+
+
+def compile_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[[], object]]:
+    """Compile each stage for OpenVINO; each call runs one."""
+    return [compile_stage(stage, inputs, threads) for stage, inputs in make_stages(model, size)]
+
+
+def bind_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[[], object]]:
+    """Each stage as the eager engine runs it; each call runs one."""
+    torch.set_num_threads(threads)
+    return [partial(run_stage, stage, inputs) for stage, inputs in make_stages(model, size)]
+
+
+@torch.inference_mode()
+def run_stage(stage: nn.Module, inputs: tuple[Tensor, ...]) -> object:
+    """Call one module, without what training would need."""
+    return stage(*inputs)
 
 
 def compile_stage(
@@ -55,3 +77,7 @@ def compile_stage(
     request = openvino.Core().compile_model(ir, "CPU", options).create_infer_request()
     arrays = [tensor.numpy() for tensor in inputs]
     return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
+
+
+STAGES_BY_ENGINE = {"eager": bind_stages, "openvino": compile_stages}
+"""How the engines of a processor run a stage."""
