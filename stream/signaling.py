@@ -17,8 +17,12 @@ from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 from stream.errors import OfferRefused
 
 MAX_OFFER_BYTES = 32 * 1024
-MAX_LINES = 1000  # Chromium's offer of audio and video has 165
+MAX_LINES = 1000  # Chromium's offer of audio and video has 172
 MAX_CODEC_LINES = 400
+# Chromium has 31, and some 20 more where the machine has codecs of its own. aiortc takes up
+# to a millisecond for each, on the loop.
+MAX_CODECS = 80
+MAX_FEEDBACK_FOR_ALL = 8  # which counts for every codec; nobody is known to offer more than 4
 MAX_CANDIDATES = 64
 MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
 # What the data channel says of itself has to fit; browsers take 256 KiB and more.
@@ -86,7 +90,7 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     try:
         description = SessionDescription.parse(offer)
     except _PARSE_ERRORS as error:
-        raise OfferRefused(400, f"the offer is not valid SDP: {error or 'malformed'}") from error
+        raise OfferRefused(400, f"the offer is not valid SDP: {str(error) or 'malformed'}") from error
     for media in description.media:
         _check_transport(media)
         if media.kind == "application":
@@ -157,11 +161,14 @@ def _read_lines(body: bytes, content_type: str, expected: str) -> list[str]:
 def _measure(lines: list[str]) -> None:
     names = Counter(line.partition(":")[0] for line in lines)
     codec_lines = names["a=rtpmap"] + names["a=fmtp"] + names["a=rtcp-fb"]
+    for_all = sum(line.startswith("a=rtcp-fb:*") for line in lines)
     media_lines = sum(line.startswith("m=") for line in lines)
     for found, limit, what in (
         (len(lines), MAX_LINES, "lines"),
         (media_lines, len(MAX_OF_KIND), "media sections"),
         (codec_lines, MAX_CODEC_LINES, "lines about codecs"),
+        (names["a=rtpmap"], MAX_CODECS, "codecs"),
+        (for_all, MAX_FEEDBACK_FOR_ALL, "kinds of feedback for all codecs"),
         (names["a=candidate"], MAX_CANDIDATES, "candidates"),
     ):
         if found > limit:
