@@ -53,6 +53,9 @@ class ServerConfig:
     """Where another server is, such as ``https://two.example.org``, for when this is full."""
     connect_timeout_s: float = 15.0
     """How long a peer may take from the answer to the connection; aioice waits forever."""
+    silence_timeout_s: float = 12.0
+    """How long a connected peer may send nothing at all. Browsers ask for consent every 2.5 to
+    6 s (RFC 7675), and report every second what they receive; aioice waits 30 s and more."""
     close_timeout_s: float = 5.0
     """How long the end of a session may take."""
     stats_interval_s: float = 0.5

@@ -8,6 +8,7 @@ the session's password, answered or asked (RFC 8445, section 7).
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from aioice import Connection
@@ -28,6 +29,8 @@ class FilteredConnection(Connection):  # type: ignore[misc]  # aioice is seen as
         super().__init__(*args, **kwargs)
         self.validated_addresses: set[tuple[str, int]] = set()
         self.refused_datagrams = 0
+        self.heard_s: float | None = None
+        """``time.perf_counter()`` of the last datagram from a validated address, of any kind."""
 
     def check_incoming(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
         """Handle a check whose password was right."""
@@ -55,6 +58,8 @@ class FilteredProtocol(StunProtocol):  # type: ignore[misc]  # aioice is seen as
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take one datagram; STUN proves itself by its password."""
         address = (addr[0], addr[1])
+        if address in self.receiver.validated_addresses:
+            self.receiver.heard_s = time.perf_counter()
         if data[:1] and data[0] in _STUN:
             super().datagram_received(data, address)
         elif address in self.receiver.validated_addresses:

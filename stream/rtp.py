@@ -41,6 +41,7 @@ __all__ = [
     "count_beneath",
     "count_untaken",
     "install",
+    "last_heard_s",
     "installed",
     "make_video_encoder",
     "on_sent",
@@ -109,16 +110,26 @@ def count_beneath(peer: RTCPeerConnection) -> dict[str, int]:
         where the correction that counts is not installed.
     """
     counts: Counter[str] = Counter({**asdict(ReceiveCounters()), "refused_datagrams": 0})
-    connections: set[Any] = set()
     for transceiver in peer.getTransceivers():
-        receiver = transceiver.receiver
-        if isinstance(receiver, Receiver):
-            counts.update(asdict(receiver.counters))
-        if receiver.transport is not None:
-            connections.add(receiver.transport.transport._connection)
-    for connection in connections:
+        if isinstance(transceiver.receiver, Receiver):
+            counts.update(asdict(transceiver.receiver.counters))
+    for connection in _connections(peer):
         counts["refused_datagrams"] += getattr(connection, "refused_datagrams", 0)
     return dict(counts)
+
+
+def last_heard_s(peer: RTCPeerConnection) -> float | None:
+    """Return when anything came from a peer, by ``time.perf_counter()``; None: not known.
+
+    It is known with the correction ``address_filter``, after the first datagram.
+    """
+    heard_s = (getattr(connection, "heard_s", None) for connection in _connections(peer))
+    return max((time_s for time_s in heard_s if time_s is not None), default=None)
+
+
+def _connections(peer: RTCPeerConnection) -> set[Any]:
+    receivers = (transceiver.receiver for transceiver in peer.getTransceivers())
+    return {r.transport.transport._connection for r in receivers if r.transport is not None}
 
 
 def count_untaken(track: MediaStreamTrack | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from abc import ABC, abstractmethod
 from enum import Enum
 
@@ -15,7 +16,7 @@ from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
 from stream.errors import OfferRefused, PeerLeft, StreamError
 from stream.peerconnection import PeerConnection
-from stream.rtp import shape_answer
+from stream.rtp import last_heard_s, shape_answer
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
 
 logger = logging.getLogger(__name__)
@@ -157,6 +158,15 @@ class Session(ABC):
                 f"the peer did not connect within {self._config.connect_timeout_s:g} s"
             ) from None
         self._set_state(SessionState.LIVE)
+        await self._watch_silence(self._config.silence_timeout_s)
+
+    async def _watch_silence(self, limit_s: float) -> None:
+        """Wait until a peer that was killed, or has lost its network, has been silent too long."""
+        while (heard_s := last_heard_s(self._peer_connection)) is not None:
+            left_s = heard_s + limit_s - time.perf_counter()
+            if left_s <= 0:
+                raise PeerLeft(f"the peer has sent nothing for {limit_s:g} s")
+            await asyncio.sleep(left_s)
 
     async def _await_end(self) -> None:
         await self._left.wait()

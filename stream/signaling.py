@@ -90,7 +90,9 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     try:
         description = SessionDescription.parse(offer)
     except _PARSE_ERRORS as error:
-        raise OfferRefused(400, f"the offer is not valid SDP: {str(error) or 'malformed'}") from error
+        raise OfferRefused(
+            400, f"the offer is not valid SDP: {str(error) or 'malformed'}"
+        ) from error
     for media in description.media:
         _check_transport(media)
         if media.kind == "application":

@@ -35,7 +35,12 @@ async def test_only_the_peer_that_proved_itself_is_heard() -> None:
             protocol.datagram_received(MEDIA, (peer[0], peer[1] ^ 1))
             assert connection.refused_datagrams == before + 6
             assert connection._queue.empty()
+            heard_s = connection.heard_s
+            assert heard_s is not None
+            protocol.datagram_received(MEDIA, STRANGER)
+            assert connection.heard_s == heard_s
             protocol.datagram_received(MEDIA, peer)
+            assert connection.heard_s > heard_s
             assert connection._queue.qsize() == 1
             await pair.receive(4)
 

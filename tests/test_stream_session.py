@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import threading
 import time
@@ -446,6 +447,31 @@ async def test_nothing_is_left_behind(
         after = count_resources()
         assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
         assert len(server.sessions) == 0
+
+
+async def test_a_killed_peer_frees_its_place_soon(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a goodbye, silence ends a session long before ICE would."""
+    caplog.set_level(logging.INFO, "stream.session")
+    async with serving(ColourEngine, ServerConfig(silence_timeout_s=1.0)) as server:
+        peer = await server.connect(flat(ORANGE))
+        await peer.until_frames(2)
+        kill(peer)
+        killed_s = time.perf_counter()
+        await until_gone(server, peer)
+        assert time.perf_counter() - killed_s < 5  # aioice: 30 s
+        assert len(server.sessions) == 0
+    assert "the peer has sent nothing for 1 s" in caplog.text
+
+
+async def test_who_only_watches_is_not_taken_for_silent() -> None:
+    """A viewer that sends nothing but reports stays, however long it watches."""
+    async with serving(ColourEngine, ServerConfig(silence_timeout_s=2.0)) as server:
+        publisher = await server.publish(flat(ORANGE))
+        player = await server.play(publisher.id)
+        await player.until_frames(1)
+        since_s = time.perf_counter()
+        await player.until(lambda: time.perf_counter() - since_s > 5)
+        assert len(server.sessions) == 2
 
 
 async def test_server_stops_with_open_sessions() -> None:
