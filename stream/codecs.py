@@ -37,7 +37,6 @@ H264_PROFILES = ("42e01f", "42001f", "4d001f", "640c1f", "64001f")
 H264_MODES = ("1", "0")
 _STOCK_H264 = {("42001f", "1"), ("42e01f", "1")}
 _FIRST_FREE_PAYLOAD_TYPE = 103
-PREFERRED_CODEC = "VP8"
 
 
 class VideoEncoder(Encoder):  # type: ignore[misc]  # aiortc is seen as untyped
@@ -274,25 +273,26 @@ def more_h264_codecs() -> list[RTCRtpCodecParameters]:
     return codecs
 
 
-def prefer_codec(pc: RTCPeerConnection, codec_name: str = PREFERRED_CODEC) -> str | None:
-    """Put a video codec first in the answer: it is what we send, and what a browser sends.
+def prefer_codec(pc: RTCPeerConnection) -> str | None:
+    """Put the offer's favourite codec first in the answer, in its simplest variant.
 
-    Called between ``setRemoteDescription`` and ``createAnswer``.
+    What is first is what we send, and what a browser sends. An offer lists what it prefers
+    first (RFC 3264, section 5.1): browsers VP8, while those who ask for H264 list it first
+    or alone. Called between ``setRemoteDescription`` and ``createAnswer``.
 
     Args:
         pc: has an offer.
-        codec_name: ``"VP8"`` or ``"H264"``; of H264 the simplest variant comes first.
 
     Returns:
-        The name of the codec that is first now: another one if the offer lacks it, None
-        without video.
+        ``"VP8"`` or ``"H264"``; None without video.
     """
-    first = None
+    favourite = None
     for transceiver in pc.getTransceivers():
-        if transceiver.kind == "video" and transceiver._codecs:
-            transceiver._codecs.sort(key=functools.partial(_rank, codec_name=codec_name))
-            first = str(transceiver._codecs[0].name)
-    return first
+        codecs = [codec for codec in transceiver._codecs if not is_rtx(codec)]
+        if transceiver.kind == "video" and codecs:
+            favourite = str(codecs[0].name)
+            transceiver._codecs.sort(key=functools.partial(_rank, codec_name=favourite))
+    return favourite
 
 
 def keep_opus(pc: RTCPeerConnection) -> None:

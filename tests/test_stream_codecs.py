@@ -6,7 +6,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.codecs import depayload, get_decoder
 from aiortc.codecs.g711 import PcmuEncoder
 from aiortc.codecs.h264 import PACKET_MAX
@@ -15,6 +15,8 @@ from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
+from engines import ColourEngine
+from peers import Player, flat, serving
 
 from stream import codecs, encoders, rtp
 from stream.bitrate import EncoderPlan
@@ -234,7 +236,7 @@ def corrected() -> Iterator[None]:
         yield
 
 
-async def answer_to(*lines: str, prefer: str = "VP8") -> tuple[str | None, str]:
+async def answer_to(*lines: str) -> tuple[str | None, str]:
     """Answer an offer of some codecs; return the one put first, and the answer."""
     offer = "\r\n".join(
         [
@@ -259,7 +261,7 @@ async def answer_to(*lines: str, prefer: str = "VP8") -> tuple[str | None, str]:
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     try:
         await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        first = codecs.prefer_codec(pc, prefer)
+        first = codecs.prefer_codec(pc)
         await pc.setLocalDescription(await pc.createAnswer())
         return first, pc.localDescription.sdp
     finally:
@@ -287,28 +289,53 @@ async def test_h264_without_parameters_is_negotiated(corrected: None) -> None:
     assert first == "H264"
 
 
-async def test_the_preferred_codec_is_answered_first(corrected: None) -> None:
-    """The answer begins with the codec that was asked for, in its simplest variant."""
-    lines = (
-        "a=rtpmap:100 H264/90000",
-        "a=fmtp:100 profile-level-id=640c1f;packetization-mode=0",
-        "a=rtpmap:101 H264/90000",
-        "a=fmtp:101 profile-level-id=42e01f;packetization-mode=1",
-        "a=rtpmap:102 rtx/90000",
-        "a=fmtp:102 apt=101",
-        "a=rtpmap:103 VP8/90000",
-    )
-    vp8, vp8_answer = await answer_to(*lines)
-    h264, h264_answer = await answer_to(*lines, prefer="H264")
-    assert (vp8, h264) == ("VP8", "H264")
-    assert "SAVPF 103 101 100 102" in vp8_answer
-    assert "SAVPF 101 100 103 102" in h264_answer
+VP8_LINES = ("a=rtpmap:103 VP8/90000",)
+H264_LINES = (
+    "a=rtpmap:100 H264/90000",
+    "a=fmtp:100 profile-level-id=640c1f;packetization-mode=0",
+    "a=rtpmap:101 H264/90000",
+    "a=fmtp:101 profile-level-id=42e01f;packetization-mode=1",
+    "a=rtpmap:102 rtx/90000",
+    "a=fmtp:102 apt=101",
+)
+FOREIGN_LINES = ("a=rtpmap:110 AV1/90000", "a=rtpmap:111 rtx/90000", "a=fmtp:111 apt=110")
 
 
-async def test_what_is_not_offered_cannot_be_preferred(corrected: None) -> None:
-    """The name that is returned is the one that will be used."""
-    first, _ = await answer_to("a=rtpmap:96 VP8/90000", prefer="H264")
-    assert first == "VP8"
+@pytest.mark.parametrize(
+    ("lines", "first", "order"),
+    [
+        (VP8_LINES + H264_LINES, "VP8", "103 101 100 102"),
+        (FOREIGN_LINES + VP8_LINES + H264_LINES, "VP8", "103 101 100 102"),
+        (H264_LINES + VP8_LINES, "H264", "101 100 103 102"),
+        (H264_LINES, "H264", "101 100 102"),
+    ],
+)
+async def test_the_offers_favourite_is_answered_first(
+    corrected: None, lines: tuple[str, ...], first: str, order: str
+) -> None:
+    """What an offer lists first of what we know is answered first, in its simplest variant."""
+    favourite, answer = await answer_to(*lines)
+    assert favourite == first
+    assert f"SAVPF {order}\r\n" in answer
+
+
+async def test_players_get_what_they_ask_for(corrected: None) -> None:
+    """Of two who watch one camera, the one whose offer lists H264 first is sent H264."""
+    async with serving(ColourEngine) as server:
+        publisher = await server.publish(flat((200, 120, 40)))
+        sent = {}
+        for codec in ("VP8", "H264"):
+            player = Player(server.http, server.base)
+            server.peers.append(player)
+            offered = RTCRtpReceiver.getCapabilities("video").codecs
+            transceiver = player.pc.addTransceiver("video", "recvonly")
+            transceiver.setCodecPreferences(sorted(offered, key=lambda c: c.name != codec))
+            await player.post(f"/whep/{publisher.id}")
+            await player.until_frames(1)
+            session = server.sessions.viewer(player.location.rpartition("/")[2])
+            (sender,) = session._peer_connection.getSenders()
+            sent[codec] = type(sender._RTCRtpSender__encoder)
+    assert sent == {"VP8": Vp8, "H264": H264}
 
 
 async def test_switched_off_the_variants_are_refused() -> None:
