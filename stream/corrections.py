@@ -21,6 +21,8 @@ class Corrections:
     """Browsers are told to show frames at once (``playout``)."""
     start_bitrate: bool = True
     """Browsers are told to begin with a good bit rate (:func:`stream.rtp.shape_answer`)."""
+    clean_offers: bool = True
+    """Candidates that aioice cannot use never reach it (``signaling``)."""
     address_filter: bool = True
     """Datagrams only from validated addresses, and not too many (``icefilter``)."""
     encoders: bool = True

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from aiohttp import web
 from multidict import CIMultiDict
 
+from stream import rtp
 from stream.config import IceServer
 from stream.errors import RequestRefused
 from stream.limits import read_body
@@ -28,7 +29,8 @@ async def read_offer(request: web.Request, way: Way) -> str:
         RequestRefused: it is too large.
     """
     body = await read_body(request, MAX_OFFER_BYTES)
-    return check_offer(body, request.headers.get("Content-Type", ""), way)
+    content_type = request.headers.get("Content-Type", "")
+    return check_offer(body, content_type, way, is_cleaned=rtp.cleans_offers())
 
 
 def created(location: str, answer: str, ice_servers: Sequence[IceServer] = ()) -> web.Response:
@@ -52,7 +54,8 @@ async def add_candidates(request: web.Request, session: Session) -> web.Response
     if request.headers.get("If-Match", "*").strip() not in ("*", '"*"'):
         raise RequestRefused(412, "sessions have no entity tag here; leave If-Match out")
     body = await read_body(request, MAX_OFFER_BYTES)
-    await session.add_candidates(parse_fragment(body, request.headers.get("Content-Type", "")))
+    content_type = request.headers.get("Content-Type", "")
+    await session.add_candidates(parse_fragment(body, content_type, is_cleaned=rtp.cleans_offers()))
     return web.Response(status=204)
 
 

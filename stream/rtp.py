@@ -38,6 +38,7 @@ from stream.stamps import ReceivedFrame, SentFrame
 __all__ = [
     "Corrections",
     "can_share",
+    "cleans_offers",
     "count_beneath",
     "count_untaken",
     "install",
@@ -149,6 +150,11 @@ def on_sent(sender: RTCRtpSender, callback: Callable[[SentFrame], None]) -> None
 def can_share() -> bool:
     """Tell whether one encoder can serve several senders: it takes our encoders and senders."""
     return _current.encoders and _current.stamps
+
+
+def cleans_offers() -> bool:
+    """Tell whether candidates that cannot be used are to be taken out of what peers send."""
+    return _current.clean_offers
 
 
 def make_video_encoder(codec: RTCRtpCodecParameters) -> VideoEncoder:

@@ -67,16 +67,18 @@ class Fragment:
     ufrag: str | None
     """Which ICE generation they belong to."""
     candidates: tuple[RTCIceCandidate, ...]
-    """Without those that cannot be used."""
 
 
-def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
-    """Return a cleaned offer that aiortc can answer.
+def check_offer(
+    body: bytes, content_type: str, way: Way = BOTH_WAYS, *, is_cleaned: bool = True
+) -> str:
+    """Return an offer that aiortc can answer.
 
     Args:
         body: the request's body.
         content_type: the request's.
         way: what it has to be like.
+        is_cleaned: candidates that cannot be used are taken out.
 
     Raises:
         OfferRefused: 413 too large, 415 another type, 400 not an offer, 422 without video
@@ -86,7 +88,8 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     if lines[0] != "v=0":
         raise OfferRefused(400, f'an offer begins with "v=0" (got {_shown(lines[0])})')
     _measure(lines)
-    offer = _direct("\r\n".join(line for line in lines if _is_wanted(line)) + "\r\n")
+    kept = [line for line in lines if not is_cleaned or _is_wanted(line)]
+    offer = _direct("\r\n".join(kept) + "\r\n")
     try:
         description = SessionDescription.parse(offer)
     except _PARSE_ERRORS as error:
@@ -102,8 +105,13 @@ def check_offer(body: bytes, content_type: str, way: Way = BOTH_WAYS) -> str:
     return offer
 
 
-def parse_fragment(body: bytes, content_type: str) -> Fragment:
-    """Read candidates from a trickle fragment; those that cannot be used are skipped.
+def parse_fragment(body: bytes, content_type: str, *, is_cleaned: bool = True) -> Fragment:
+    """Read candidates from a trickle fragment.
+
+    Args:
+        body: the request's body.
+        content_type: the request's.
+        is_cleaned: candidates that cannot be used are skipped.
 
     Raises:
         OfferRefused: 413 too large, 415 another type, 400 not a fragment.
@@ -118,7 +126,7 @@ def parse_fragment(body: bytes, content_type: str) -> Fragment:
             ufrag = value
         elif name == "a=mid":
             mid = value
-        elif name == "a=candidate" and _is_wanted(line):
+        elif name == "a=candidate" and (not is_cleaned or _is_wanted(line)):
             try:
                 candidate = candidate_from_sdp(value)
             except _PARSE_ERRORS as error:

@@ -25,6 +25,7 @@ import run
 from pipeline.engines import Size
 from pipeline.engines.build import count_processors
 from stream.config import IceServer, ServerConfig
+from stream.corrections import Corrections
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 120
@@ -176,7 +177,8 @@ def test_network_flags_reach_the_server() -> None:
         "serve --host ::1 --port 0 --name a.example --name b.example --max-sessions 2 "
         "--max-viewers 3 --token secret --origin https://c.example --redirect-to https://d.example "
         "--ice-server stun:e.example --ice-server turn:f.example,me,a,b "
-        "--start-bitrate-kbps 700 --max-bitrate-kbps 900"
+        "--start-bitrate-kbps 700 --max-bitrate-kbps 900 "
+        "--without-correction sound --without-correction clean-offers"
     )
     config = run.to_server_config(run.make_parser().parse_args(line.split()))
     assert config == ServerConfig(
@@ -191,6 +193,7 @@ def test_network_flags_reach_the_server() -> None:
         redirect_to="https://d.example",
         start_bitrate_bps=700_000,
         max_bitrate_bps=900_000,
+        corrections=Corrections(sound=False, clean_offers=False),
     )
     defaults = run.to_server_config(run.make_parser().parse_args(["serve"]))
     assert defaults == ServerConfig()

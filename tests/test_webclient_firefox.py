@@ -89,9 +89,9 @@ async def test_firefox_connects_from_behind_local_names(
     """Without a camera it gives names that end in .local for addresses; it plays all the same."""
     offers: list[str] = []
 
-    def check(body: bytes, *rest: Any) -> str:
+    def check(body: bytes, *rest: Any, **options: Any) -> str:
         offers.append(body.decode())
-        return check_offer(body, *rest)
+        return check_offer(body, *rest, **options)
 
     monkeypatch.setattr("stream.resources.check_offer", check)
     async with serving(make_engine) as server:
