@@ -103,7 +103,12 @@ def to_frame(
         neither ``bypass`` nor another model changes the encoder's size.
     """
     size = output_size(like)
-    frame = to_content(image, placement, pixel_format).reformat(
+    content = to_content(image, placement, pixel_format)
+    if pixel_format == "yuv420p" and Size(content.width, content.height) == size:
+        return _stamp(content, like)
+    # Size and format in one pass: a detour over I420 at the engine's size takes as long
+    # and loses colour (docs/log.md).
+    frame = content.reformat(
         size.width,
         size.height,
         "yuv420p",

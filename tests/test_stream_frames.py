@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from aiortc.codecs.h264 import H264Decoder
+from aiortc.jitterbuffer import JitterFrame
 from av import VideoFrame
 from av.video.frame import PictureType
 
 from pipeline.engines import PixelFormat, Size
 from stream import frames
+from stream.bitrate import EncoderPlan
+from stream.codecs import to_i420
+from stream.encoders import open_x264
 from stream.frames import (
     Placement,
     find_oddity,
@@ -132,6 +138,66 @@ def test_whole_image_is_wrapped_without_a_copy(pixel_format: PixelFormat) -> Non
     content = to_content(image, placement, pixel_format)
     image[:] = 77
     assert bytes(content.planes[0])[0] == 77
+
+
+class Counting:
+    """A frame that notes what it is converted to."""
+
+    def __init__(self, frame: VideoFrame, conversions: list[str]) -> None:
+        self._frame = frame
+        self._conversions = conversions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, name)
+
+    def reformat(self, width: int, height: int, name: str, **how: Any) -> VideoFrame:
+        self._conversions.append(f"{self._frame.format.name} {name}")
+        return self._frame.reformat(width, height, name, **how)
+
+
+@pytest.mark.parametrize("camera_format", ["yuv420p", "yuvj420p"])
+@pytest.mark.parametrize("source", [(640, 480), (1280, 720)])
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_a_picture_is_converted_once_on_each_way(
+    pixel_format: PixelFormat,
+    source: tuple[int, int],
+    camera_format: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once to the model, and once from it: then it has the encoder's size and format."""
+    camera = frame_of(two_halves(source), camera_format)
+    ways: list[str] = []
+    image, placement = to_image(Counting(camera, ways), Size(320, 240), pixel_format)
+    monkeypatch.setattr(frames, "to_content", lambda *given: Counting(to_content(*given), ways))
+    frame = to_frame(image, placement, camera, pixel_format)
+    assert to_i420(frame, EncoderPlan(*source, 1_000_000, 30)) is frame
+    assert ways == [f"{camera_format} {pixel_format}", f"{pixel_format} yuv420p"]
+
+
+@pytest.mark.parametrize("size", [(320, 240), (640, 480)])
+def test_a_model_that_gives_i420_is_not_asked_for_rgb(size: tuple[int, int]) -> None:
+    """Its picture reaches the encoder in its own values, in the camera's size even in place."""
+    camera = frame_of(two_halves(size))
+    image = np.full((240 * 3 // 2, 320), 128, np.uint8)
+    image[:240] = 3  # which no RGB has
+    frame = to_frame(image, Placement(0, 0, 320, 240), camera, "yuv420p")
+    assert set(bytes(frame.planes[0])[: size[0]]) == {3}
+    image[:240] = 77
+    is_shared = bytes(frame.planes[0])[0] == 77
+    assert is_shared == (size == (320, 240))
+
+
+def test_full_range_h264_is_brought_to_limited_range() -> None:
+    """White that comes as 255 in H264 is white to the model, and 235 to the encoder."""
+    encoder = open_x264(EncoderPlan(64, 48, 200_000, 30))
+    encoder.pix_fmt = "yuvj420p"
+    white = frame_of(np.full((48, 64, 3), 255, np.uint8), "yuvj420p")
+    data = b"".join(bytes(packet) for packet in encoder.encode(white))
+    (camera,) = H264Decoder().decode(JitterFrame(data, 0))
+    assert bytes(camera.planes[0])[0] >= 253
+    assert to_image(camera, Size(64, 48), "rgb24")[0].min() >= 250
+    assert bytes(to_image(camera, Size(64, 48), "yuv420p")[0])[0] in (234, 235)
+    assert bytes(to_camera_frame(camera).planes[0])[0] in (234, 235)
 
 
 def test_full_range_white_stays_white() -> None:
