@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -203,31 +204,50 @@ def test_already_encoded_frames_are_only_cut() -> None:
     assert b"".join(depayload(VP8_CODEC, payload) for payload in payloads) == bytes(packet)
 
 
-def test_a_failing_hardware_encoder_is_replaced_for_its_session() -> None:
-    """A card that takes no further session leaves the picture to libx264."""
-    encoder = H264(encoder_name="h264_nvenc")
-    if encoders.probe_h264().name == "h264_nvenc":
-        pytest.skip("the hardware encoder works here")
-    payloads, _ = encoder.encode(frame_at(0))
-    assert is_key(H264_CODEC, payloads)
-    assert encoder.encoder_name == "libx264"
-
-
-def test_the_probe_tells_its_reason() -> None:
-    """Whatever was found, a person can read why."""
-    choice = encoders.probe_h264()
-    assert choice.name in ("libx264", "h264_nvenc")
-    assert len(choice.reason) > 10
-
-
-@pytest.mark.parametrize(("cpus", "expected"), [(2, (1, 1, 1)), (4, (1, 2, 2)), (16, (1, 2, 4))])
-def test_threads_are_few(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, expected: tuple[int, int, int]
+def test_a_failing_hardware_encoder_is_replaced_for_its_session(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Small machines and small pictures have one thread: the model needs the rest."""
-    monkeypatch.setattr("os.cpu_count", lambda: cpus)
-    sizes = (640 * 480, 1280 * 720, 1920 * 1080)
-    assert tuple(encoders.thread_count(pixels) for pixels in sizes) == expected
+    """A card that takes no further session leaves the picture to libx264, for good."""
+    tried = []
+
+    def refuse(plan: EncoderPlan) -> None:
+        tried.append(plan)
+        raise av.FFmpegError(12, "no more sessions")
+
+    monkeypatch.setattr(codecs, "open_nvenc", refuse)
+    encoder = make_encoder(H264_CODEC, h264="h264_nvenc")
+    assert isinstance(encoder, H264)
+    keys = [is_key(H264_CODEC, encoder.encode(frame_at(index))[0]) for index in range(3)]
+    assert (keys, len(tried)) == ([True, False, False], 1)
+    assert encoder.encoder_name == "libx264"
+    # The next session asks the card again.
+    make_encoder(H264_CODEC, h264="h264_nvenc").encode(frame_at(0))
+    assert len(tried) == 2
+
+
+@BOTH
+def test_a_poor_network_gets_a_smaller_picture_and_the_full_one_back(
+    codec: RTCRtpCodecParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream goes on smaller and with fewer bits, and returns; all of it can be decoded."""
+    now_s = [100.0]
+    monkeypatch.setattr(codecs, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    encoder, decoder = make_encoder(codec), get_decoder(codec)
+    assert isinstance(encoder, VideoEncoder)
+    widths, keys = [], 0
+    for index in range(350):
+        now_s[0] += 0.2
+        frame = frame_at(index, 320, 240, noise=60)
+        frame.pts = index * 18000
+        if index > 15:
+            encoder.target_bitrate = 110_000 if index < 60 else 4_000_000
+        payloads, _ = encoder.encode(frame)
+        keys += is_key(codec, payloads)
+        widths.append(decode(codec, decoder, payloads).width)
+    assert widths[0] == widths[-1] == 320
+    assert min(widths) == 240
+    # Each change of the plan is a key frame; up and down in turns it would be many more.
+    assert keys <= 12
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 import asyncio
 import logging
 import time
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,6 +157,19 @@ async def test_a_packet_that_never_comes_is_skipped() -> None:
             assert pair.longest_pause_s() < pair.within_s(0.5)
             assert pair.unreadable == 0
             assert pair.median_ms(since=-10) < pair.within_s(0.1) * 1000
+
+
+@pytest.mark.parametrize(("round_trip_s", "limit_s"), [(0.005, 0.1), (0.05, 0.15), (2.0, 0.15)])
+async def test_a_gap_is_waited_for_by_round_trip(round_trip_s: float, limit_s: float) -> None:
+    """As long as a packet is asked for, and never longer than 150 ms."""
+    with rtp.installed():
+        async with connect() as pair:
+            nacks = pair.receiver._nacks
+            for number in range(0, 200, 2):
+                nacks.insert(number, number * 10.0)
+                nacks.take_due(number * 10.0)
+                nacks.insert(number - 1 & 0xFFFF, number * 10.0 + round_trip_s)
+            assert pair.receiver._gap_limit_s() == pytest.approx(limit_s, rel=0.1)
 
 
 async def test_without_the_corrections_it_stands_still() -> None:
@@ -362,6 +377,13 @@ def test_an_unknown_aiortc_stays_as_it_is(
         assert aiortc.rtcpeerconnection.RTCRtpReceiver is aiortc.RTCRtpReceiver
     (record,) = caplog.records
     assert reason in record.getMessage()
+
+
+def test_what_is_known_is_pinned() -> None:
+    """An installation brings the versions that the corrections were written for, no others."""
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    pinned = tomllib.loads(text)["project"]["dependencies"]
+    assert {f"{name}=={version}" for name, version in expectations.VERSIONS.items()} <= {*pinned}
 
 
 def test_this_aiortc_is_known() -> None:
