@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.draws import Draw, Place
+from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Loop, Losses, Turn, rate_at
 from pipeline.training.methods import METHODS, StageConfig
 from pipeline.training.processes import Processes
@@ -158,6 +159,24 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
     again.resume()
     assert again.step == 1
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_full_disk_stops_the_log_with_a_sentence(tmp_path: Path):
+    """A row that does not fit is an error; what was left of it is dropped on resuming."""
+    path = tmp_path / "log.csv"
+    loss = {"loss": torch.tensor(0.123456).item()}
+    Logbook(path).write(10, loss)
+    room = path.stat().st_size + 5
+    with full_disk(room), pytest.raises(CheckpointError, match=r"log\.csv could not be written"):
+        Logbook(path).write(20, loss)
+    assert path.stat().st_size == room
+    Logbook(path).forget_after(20)
+    Logbook(path).write(20, loss)
+    with path.open(newline="") as file:
+        assert [(row["step"], row["loss"]) for row in csv.DictReader(file)] == [
+            ("10", str(loss["loss"])),
+            ("20", str(loss["loss"])),
+        ]
 
 
 def test_log_has_every_row_once_after_resuming(tmp_path: Path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dry_runs import make_loop, make_method
 
+from pipeline.config import STYLES
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.chain import Chain
 from pipeline.training.methods import METHODS
@@ -94,7 +95,7 @@ def test_stage_before_is_named_when_it_is_missing(tmp_path: Path):
 def test_pairs_are_cut_alike(tmp_path: Path):
     """Photo and target are cut at the same corner; held-out ones are cut in the middle."""
     write_pairs(tmp_path, 96)
-    pairs = PairFolder(tmp_path, 64)
+    pairs = PairFolder(tmp_path, 64, styles=())
     drawn = pairs.draw(np.random.default_rng(0), 4)
     assert drawn.photos.shape == (4, 64, 64, 3)
     assert np.array_equal(drawn.targets, 255 - drawn.photos)
@@ -102,6 +103,39 @@ def test_pairs_are_cut_alike(tmp_path: Path):
     whole = Shard.load(tmp_path / "held-out.npz")
     assert np.array_equal(held_out.photos[0], whole.photos[0, 16:80, 16:80])
     assert held_out.styles.tolist() == [0, 2, 5]
+
+
+def test_pairs_of_some_styles_are_all_that_is_drawn(tmp_path: Path):
+    """A config's styles are kept; held-out pairs give every square when few are left."""
+    write_pairs(tmp_path, 96)
+    pairs = PairFolder(tmp_path, 48, styles=(STYLES[1].name, STYLES[4].name))
+    assert set(pairs.draw(np.random.default_rng(0), 32).styles) == {1, 4}
+    held_out = pairs.held_out(8)
+    assert held_out.styles.tolist() == [1, 4] * 4
+    whole = Shard.load(tmp_path / "held-out.npz").photos[4]
+    assert np.array_equal(held_out.photos[3], whole[:48, 48:])
+    assert np.array_equal(held_out.photos[7], whole[48:, 48:])
+    with pytest.raises(ConfigError, match="8 squares of 48 px, not the 9"):
+        pairs.held_out(9)
+
+
+def test_pairs_without_the_trained_styles_are_refused(tmp_path: Path):
+    """A shard that has nothing to draw is named."""
+    write_pairs(tmp_path, 96)
+    pairs = PairFolder(tmp_path, 48, styles=(STYLES[20].name,))
+    with pytest.raises(ConfigError, match=r"001-0000\.npz holds no pair of the styles"):
+        pairs.draw(np.random.default_rng(0), 2)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1000])
+def test_damaged_pairs_are_named(tmp_path: Path, kept_bytes: int):
+    """A file of pairs that was cut short is said to be so, and what to do."""
+    write_pairs(tmp_path, 96)
+    path = tmp_path / "train" / "001-0000.npz"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    pairs = PairFolder(tmp_path, 48, styles=())
+    with pytest.raises(ConfigError, match=r"001-0000\.npz cannot be read.*delete the file"):
+        pairs.draw(np.random.default_rng(0), 2)
 
 
 def test_random_pairs_belong_to_their_generator():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pipeline.errors import CheckpointError, ConfigError
@@ -111,6 +111,8 @@ def test_stage_trains_from_a_checkpoint_folder(tmp_path: Path, monkeypatch: pyte
     run_stage("warm-up", options)
     assert (tmp_path / "runs/sdxs-512/warm-up/checkpoint.pt").exists()
     assert (tmp_path / "runs/sdxs-512/warm-up/step-000002.jpg").exists()
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "runs/sdxs-512/warm-up/unet")
+    networks.build_unet(METHODS["sdxs-512"].student).load_state_dict(unet.state_dict())
 
 
 def test_teacher_of_another_size_is_refused(tmp_path: Path):

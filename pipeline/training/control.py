@@ -37,7 +37,10 @@ class ControlStage(OneStepStage):
         freeze(unet)
         torch.manual_seed(self._recipe.training.seed)
         control = networks.build_control(family.method.student_control).to(family.device)
-        copy_remaining(control, above)
+        if "control-size" in family.method.recipes:
+            family.chain.load("control-size", {"control": control})
+        else:
+            copy_remaining(control, above)
         # 2. The multi-step control network, attached to both of the others.
         online = copy.deepcopy(offline).requires_grad_(True)
         self._online_unet = online.unet

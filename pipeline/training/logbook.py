@@ -25,14 +25,24 @@ class Logbook:
         self._path = path
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows of steps that will be taken again."""
+        """Drop the rows of steps that will be taken again, and one that was cut short.
+
+        Raises:
+            CheckpointError: the disk is full or the folder cannot be written.
+        """
         if not self._path.exists():
             return
         with self._path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self._path.unlink()
-        for row in rows:
-            self._append(row)
+            header, *rows = file.readlines() or [""]
+        kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+        part = self._path.with_suffix(".part")
+        try:
+            with part.open("w", newline="") as file:
+                file.writelines([header, *kept])
+            part.replace(self._path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise CheckpointError(f"the log {self._path} could not be written: {error}") from error
 
     def write(self, step: int, losses: Mapping[str, float]) -> None:
         """Add a row.

@@ -116,6 +116,11 @@ class Loop:
         return {name: self.stage.networks[name].state_dict() for name in names}
 
     @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self._processes.is_first
+
+    @property
     def checkpoint(self) -> Path:
         """The file that :meth:`resume` and later stages read."""
         return self.folder / "checkpoint.pt"
@@ -130,7 +135,7 @@ class Loop:
             raise ConfigError(
                 f"{self.folder} holds a run already: go on with --resume, or name another --folder"
             )
-        if self._processes.is_first:
+        if self.is_first:
             self._log.forget_after(0)
 
     @torch.no_grad()
@@ -149,7 +154,7 @@ class Loop:
             for key, value in values.items():
                 value.copy_(state["results"][name][key])
         self.step = state["step"]
-        if self._processes.is_first:
+        if self.is_first:
             self._log.forget_after(self.step)
 
     def run(self, until: int | None = None) -> None:
@@ -160,7 +165,7 @@ class Loop:
             CheckpointError: the disk is full.
         """
         last = min(until or self.training.steps, self.training.steps)
-        hidden = not self._processes.is_first
+        hidden = not self.is_first
         progress = tqdm(total=last, initial=self.step, unit="step", disable=hidden)
         while self.step < last:
             losses = self._take_step()
@@ -169,7 +174,7 @@ class Loop:
             is_last = self.step == last
             if self.step % LOG_EVERY == 0 or is_last:
                 progress.set_postfix({k: f"{v:.4g}" for k, v in losses.items()})
-                if self._processes.is_first:
+                if self.is_first:
                     self._log.write(self.step, losses)
             if self.step % self.training.save_every == 0 or is_last:
                 self._save()
@@ -236,7 +241,7 @@ class Loop:
                     values[name].copy_(value)
 
     def _save(self) -> None:
-        if self._processes.is_first:
+        if self.is_first:
             state: dict[str, Any] = {
                 "config": checkpoints.describe(self.config),
                 "step": self.step,

@@ -51,6 +51,8 @@ class Method:
     told: Literal["style", "prompt"] = "prompt"
     tiny: TinyConfig | None = None
     """The embedded model's config, where the student is its U-Net."""
+    styles: tuple[str, ...] = ()
+    """Those of the embedded model's that are trained; () for all."""
     photo_drop: float = 0.0
     """Share of rows that are not shown the photo, so that a control network can be all
     that tells the U-Net what to draw."""
@@ -136,31 +138,42 @@ CORE = Training(
     warm_up_steps=50,
     decay_share=0.3,
     ema_decay=0.99,
+    save_every=100,
 )
-"""One core for an hour and a half, all stages together: small batches and few steps, so a
+"""One core for an hour and a quarter, all stages together: small batches and few steps, so a
 higher learning rate, a falling end and an average."""
 
 CORE_SAMPLER = Sampler(4)
 """Photo and style leave so little open that four steps come near to many; see the table."""
 
+TINY_STYLES = (
+    "comic-ink",
+    "autumn-engraving",
+    "copper-etching",
+    "parchment",
+    "frost",
+    "red-lacquer",
+)
+"""A quarter of the looks: what one core can teach in an hour, so that the stages show."""
+
 TINY_STAGES: dict[str, Recipe] = {
-    "autoencoder": AutoencoderRecipe(replace(CORE, steps=1200, learning_rate=1e-3)),
-    "teacher": TeacherRecipe(replace(CORE, steps=3500, batch=16, ema_decay=0.995)),
-    "decoder": DecoderRecipe(replace(CORE, steps=500), CORE_SAMPLER, drawn_share=0.5),
-    "unet": UNetRecipe(replace(CORE, steps=1000, batch=16), CORE_SAMPLER),
-    "warm-up": WarmUpRecipe(replace(CORE, steps=500, batch=12), CORE_SAMPLER),
+    "autoencoder": AutoencoderRecipe(replace(CORE, steps=1000, learning_rate=1e-3)),
+    "teacher": TeacherRecipe(replace(CORE, steps=3000, batch=12, ema_decay=0.995, save_every=250)),
+    "decoder": DecoderRecipe(replace(CORE, steps=250), CORE_SAMPLER, drawn_share=0.5),
+    "unet": UNetRecipe(replace(CORE, steps=900, batch=12), CORE_SAMPLER),
+    "warm-up": WarmUpRecipe(replace(CORE, steps=300), CORE_SAMPLER),
     "one-step": OneStepRecipe(
-        replace(CORE, steps=250, learning_rate=1e-4),
+        replace(CORE, steps=150, learning_rate=1e-4),
         CORE_SAMPLER,
         Segments(0.98, 0.5, 1.0, 0.25),
         online_updates=2,
         online_learning_rate=1e-4,
         guidance_scale=1.0,
     ),
-    "finish": FinishRecipe(replace(CORE, steps=150), CORE_SAMPLER, rank=2),
-    "control-teacher": ControlTeacherRecipe(replace(CORE, steps=600, batch=12)),
+    "finish": FinishRecipe(replace(CORE, steps=100), CORE_SAMPLER, rank=2),
+    "control-teacher": ControlTeacherRecipe(replace(CORE, steps=400)),
     "control": ControlRecipe(
-        replace(CORE, steps=200),
+        replace(CORE, steps=100),
         CORE_SAMPLER,
         Segments(0.98, 0.5, 1.0, 0.25),
         online_updates=1,
@@ -189,6 +202,9 @@ PROMPT_STAGES: dict[str, Recipe] = {
     "finish": FinishRecipe(
         replace(CLUSTER, steps=5_000, learning_rate=5e-7), FEW_STEPS, adversarial_weight=1e-3
     ),
+    "control-size": UNetRecipe(
+        replace(CLUSTER, steps=20_000, accumulate=16, learning_rate=5e-5), FEW_STEPS
+    ),
     "control": ControlRecipe(
         replace(CLUSTER, steps=10_000), FEW_STEPS, Segments(0.98, 0.5, 1.0, 0.25)
     ),
@@ -199,6 +215,22 @@ PROMPT_STAGES: dict[str, Recipe] = {
     ),
 }
 """Steps: BK-SDM's 50,000 for the U-Net, DMD2's 5,000 with an adversary; a warm-up is short."""
+
+
+def divide_batches(recipes: Mapping[str, Recipe], times: int) -> dict[str, Recipe]:
+    """The same gradients from smaller batches, for networks that need the memory."""
+    return {
+        stage: replace(
+            recipe,
+            training=replace(
+                recipe.training,
+                batch=recipe.training.batch // times,
+                accumulate=recipe.training.accumulate * times,
+            ),
+        )
+        for stage, recipe in recipes.items()
+    }
+
 
 SDXS_512 = Method(
     name="sdxs-512",
@@ -222,9 +254,11 @@ METHODS: dict[str, Method] = {
         student_control=TINY_STUDENT,
         prediction="v_prediction",
         recipes=TINY_STAGES,
-        picture_px=128,
+        # Twelve latents a side: the smallest that still halves twice, for the teacher's stages.
+        picture_px=96,
         told="style",
         tiny=TINY,
+        styles=TINY_STYLES,
         photo_drop=0.1,
     ),
     "sdxs-512": SDXS_512,
@@ -251,6 +285,7 @@ METHODS: dict[str, Method] = {
         offline=networks.SDXS_1024,
         student=networks.SDXS_1024,
         teacher_control=networks.SDXS_1024,
+        recipes=divide_batches(PROMPT_STAGES, 4),
         student_control=networks.SDXS_1024,
         picture_px=1024,
     ),
@@ -323,4 +358,6 @@ def make_recipe_dry(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, sampler=replace(recipe.sampler, steps=2))  # type: ignore[call-arg]
     if isinstance(recipe, OneStepRecipe):
         recipe = replace(recipe, online_updates=1)
+    if isinstance(recipe, LoraRecipe):
+        recipe = replace(recipe, rank=2)
     return recipe

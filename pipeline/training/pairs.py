@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +79,19 @@ class Shard:
 
     @classmethod
     def load(cls, path: Path) -> Shard:
-        """Read one file that :func:`make_pairs` wrote."""
-        with np.load(path) as arrays:
-            return cls(arrays["photos"], arrays["targets"], arrays["styles"])
+        """Read one file that :func:`make_pairs` wrote.
+
+        Raises:
+            ConfigError: it cannot be read, or is damaged.
+        """
+        try:
+            with np.load(path) as arrays:
+                return cls(arrays["photos"], arrays["targets"], arrays["styles"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise ConfigError(
+                f"the pairs {path} cannot be read: {error}; delete the file, and "
+                '"run.py train pairs" makes others'
+            ) from error
 
 
 def make_pairs(pictures: Path, folder: Path, count: int, seed: int) -> None:
@@ -108,16 +119,24 @@ def make_held_out(pictures: Path, folder: Path) -> None:
 def write_shard(
     path: Path, crops: Crops, network: TargetNetwork, size: Size, rounds: int = SHARD_PAIRS // 24
 ) -> None:
-    """Draw every style ``rounds`` times, and write the file whole or not at all."""
+    """Draw every style ``rounds`` times, and write the file whole or not at all.
+
+    Raises:
+        ConfigError: the disk is full or the folder cannot be written.
+    """
     styles = np.tile(np.arange(len(STYLES)), rounds)
     photos = np.stack([crops.draw(size) for _ in styles])
     targets = np.stack(
         [network.stylise(photo, style) for photo, style in zip(photos, styles, strict=True)]
     )
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez(file, photos=photos, targets=targets, styles=styles)
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            np.savez(file, photos=photos, targets=targets, styles=styles)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"the pairs {path} could not be written: {error}") from error
 
 
 def find_shards(folder: Path) -> list[Path]:

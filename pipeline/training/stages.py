@@ -27,6 +27,7 @@ METHOD_STAGES = {
     "one-step": "segmented score distillation",
     "finish": "a very low-rank update with an adversary",
     "control-teacher": "the multi-step control network of the embedded family",
+    "control-size": "the control network distilled into a smaller one",
     "control": "the one-step control network",
     "lora": "a LoRA taught to the one-step model",
     "table": "train what is missing, measure every stage and write docs/method.md",

@@ -12,10 +12,12 @@ from pipeline.errors import ConfigError
 from pipeline.training.autoencode import AutoencoderStage
 from pipeline.training.chain import Chain
 from pipeline.training.control import ControlStage
+from pipeline.training.control_size import ControlSizeStage
 from pipeline.training.control_teacher import ControlTeacherStage
 from pipeline.training.decoder import DecoderStage
 from pipeline.training.family import Family
 from pipeline.training.finish import FinishStage
+from pipeline.training.handover import hand_over
 from pipeline.training.loop import Loop, Stage
 from pipeline.training.lora import LoraStage
 from pipeline.training.methods import Method, StageConfig, find_method, make_dry
@@ -44,6 +46,7 @@ SHARED_STAGES: dict[str, Callable[[Family], Stage]] = {
     "warm-up": WarmUpStage,
     "one-step": OneStepStage,
     "finish": FinishStage,
+    "control-size": ControlSizeStage,
     "control": ControlStage,
 }
 
@@ -76,6 +79,8 @@ def run_method(stage: str, options: StageOptions) -> None:
     else:
         run.loop.start()
     run.loop.run()
+    if isinstance(run.family, PromptedFamily) and run.loop.is_first:
+        hand_over(run.family, stage)
 
 
 def with_steps(method: Method, stage: str, steps: int) -> Method:
@@ -104,7 +109,8 @@ def prepare(method: Method, stage: str, options: StageOptions) -> Run:
 def open_styled(method: Method, chain: Chain, options: StageOptions, device: str) -> StyledFamily:
     """The embedded family with its pairs; a dry run needs none."""
     side = method.picture_px
-    pairs = RandomPairs(side) if options.is_dry else PairFolder(options.data / "pairs", side)
+    folder = options.data / "pairs"
+    pairs = RandomPairs(side) if options.is_dry else PairFolder(folder, side, method.styles)
     return StyledFamily(method, chain, pairs, device)
 
 

@@ -44,16 +44,26 @@ class Pairs(Protocol):
 class PairFolder:
     """What ``run.py train pairs`` made, cut to squares."""
 
-    def __init__(self, folder: Path, picture_px: int) -> None:
+    def __init__(self, folder: Path, picture_px: int, styles: tuple[str, ...]) -> None:
         self._paths = find_shards(folder)
         self._held_out = folder / "held-out.npz"
         self._picture_px = picture_px
+        names = [style.name for style in STYLES]
+        self._styles = [names.index(style) for style in styles]
+        self._shards: dict[Path, Shard] = {}
         if not self._held_out.exists():
             raise ConfigError(f'no {self._held_out}; "run.py train pairs" makes it')
 
+    def _load(self, path: Path) -> Shard:
+        if path not in self._shards:
+            self._shards[path] = keep_styles(Shard.load(path), self._styles)
+            if not len(self._shards[path].styles):
+                raise ConfigError(f"{path} holds no pair of the styles that are trained")
+        return self._shards[path]
+
     def draw(self, random: np.random.Generator, batch: int) -> Shard:
-        """Rows of one shard; files are read anew, which the system's cache makes cheap."""
-        shard = Shard.load(self._paths[random.integers(len(self._paths))])
+        """Rows of one shard, each at its own place."""
+        shard = self._load(self._paths[random.integers(len(self._paths))])
         rows = random.choice(len(shard.styles), batch, replace=batch > len(shard.styles))
         height, width = shard.photos.shape[1:3]
         tops = random.integers(0, height - self._picture_px + 1, batch)
@@ -61,12 +71,36 @@ class PairFolder:
         return cut(shard, rows, list(zip(tops, lefts, strict=True)), self._picture_px)
 
     def held_out(self, count: int) -> Shard:
-        """The middles of evenly chosen held-out pairs."""
-        shard = Shard.load(self._held_out)
-        rows = np.linspace(0, len(shard.styles) - 1, count).round().astype(np.int64)
+        """Evenly chosen held-out pairs: their middles, or all squares if there are too few."""
+        shard = self._load(self._held_out)
         height, width = shard.photos.shape[1:3]
-        corner = ((height - self._picture_px) // 2, (width - self._picture_px) // 2)
-        return cut(shard, rows, [corner] * count, self._picture_px)
+        side, pairs = self._picture_px, len(shard.styles)
+        if count <= pairs:
+            rows = np.linspace(0, pairs - 1, count).round().astype(np.int64)
+            return cut(shard, rows, [((height - side) // 2, (width - side) // 2)] * count, side)
+        places = list_squares(height, width, side)
+        if count > pairs * len(places):
+            raise ConfigError(
+                f"{self._held_out} holds {pairs} pairs of the trained styles and so "
+                f"{pairs * len(places)} squares of {side} px, not the {count} asked for"
+            )
+        numbers = np.arange(count)
+        corners = [places[number // pairs] for number in numbers]
+        return cut(shard, numbers % pairs, corners, side)
+
+
+def keep_styles(shard: Shard, styles: list[int]) -> Shard:
+    """The pairs of some styles; all of them if none is named."""
+    if not styles:
+        return shard
+    rows = np.isin(shard.styles, styles)
+    return Shard(shard.photos[rows], shard.targets[rows], shard.styles[rows])
+
+
+def list_squares(height: int, width: int, side_px: int) -> list[tuple[int, int]]:
+    """Corners (top, left) of squares that do not overlap."""
+    tops = range(0, height - side_px + 1, side_px)
+    return [(top, left) for top in tops for left in range(0, width - side_px + 1, side_px)]
 
 
 def cut(

@@ -120,7 +120,8 @@ def measure_all(method: Method, options: StageOptions) -> str:
     judge = Judge(to_unit(held_out.targets), StyleFeatures())
     measured = [measure(row, family, held_out, judge) for row in rows]
     pictures = [held_out.photos, held_out.targets, *(m.pictures for m in measured)]
-    write_picture(SHEET, [row[:: len(row) // SHEET_PICTURES][:SHEET_PICTURES] for row in pictures])
+    shown = torch.linspace(0, HELD_OUT_PICTURES - 1, SHEET_PICTURES).long()
+    write_picture(SHEET, [row[shown] for row in pictures])
     return "\n".join(
         [
             f"{HELD_OUT_PICTURES} held-out pictures of {method.picture_px} px; milliseconds are "
