@@ -13,12 +13,13 @@ import threading
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 
 import aiortc.rtcrtpsender
 import cv2
 import numpy as np
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 from engines import TRANSFORMS, ColourEngine, GatedEngine, transform
 from peers import DEADLINE_S, Serving, flat, serving
 from test_stream_signaling import make_offer
@@ -28,7 +29,9 @@ from pipeline.errors import CheckpointError
 from stream import limits, signaling
 from stream.config import ModelEntry, ServerConfig
 from stream.errors import AddressRefused, ConfigRefused
-from stream.server import bind, serve
+from stream.renderer import EngineFactory
+from stream.routes import ENGINE
+from stream.server import bind, create_app, serve
 from stream.status import EngineState, EngineStatus
 
 COLOUR = (200, 120, 40)
@@ -261,6 +264,22 @@ async def test_preview_translates_a_picture(server: Serving, ending: str) -> Non
     assert np.abs(image.astype(int) - wanted.astype(int)).max() <= 8
 
 
+@asynccontextmanager
+async def served_as_always(
+    factory: EngineFactory,
+) -> AsyncIterator[tuple[web.Application, str]]:
+    """Run a server whose handlers go on when their client leaves; aiohttp's test server's do not."""
+    app = create_app(ServerConfig(), factory)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await app[ENGINE].loaded()
+        yield app, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 async def test_preview_that_nobody_waits_for_is_not_rendered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -271,14 +290,14 @@ async def test_preview_that_nobody_waits_for_is_not_rendered(
         engines.append(GatedEngine(Size(64, 64)))
         return engines[0]
 
-    async with serving(load) as server, ClientSession() as leaving:
+    async with served_as_always(load) as (app, base), ClientSession() as http:
 
         async def ask(http: ClientSession) -> int:
-            url, headers = f"{server.base}/api/preview", {"Content-Type": "image/png"}
+            url, headers = f"{base}/api/preview", {"Content-Type": "image/png"}
             async with http.post(url, data=picture(), headers=headers) as response:
                 return response.status
 
-        turns, asked = server.engine._turns, asyncio.Queue[None]()
+        turns, asked = app[ENGINE]._turns, asyncio.Queue[None]()
         ask_patiently = turns.ask_patiently
 
         def note(call: Callable[[Engine], object]) -> Future[object]:
@@ -286,17 +305,17 @@ async def test_preview_that_nobody_waits_for_is_not_rendered(
             return ask_patiently(call)
 
         monkeypatch.setattr(turns, "ask_patiently", note)
-        first = asyncio.create_task(ask(server.http))
+        first = asyncio.create_task(ask(http))
         await asked.get()
         assert await asyncio.to_thread(engines[0].entered.acquire, timeout=DEADLINE_S)
-        abandoned = asyncio.create_task(ask(leaving))
+        abandoned = asyncio.create_task(ask(http))
         await asked.get()
-        last = asyncio.create_task(ask(server.http))
+        last = asyncio.create_task(ask(http))
         await asked.get()
         abandoned.cancel()
         await asyncio.wait([abandoned])
         # The server learns of it before it answers anything that is asked later.
-        async with server.http.get(f"{server.base}/healthz"):
+        async with http.get(f"{base}/healthz"):
             pass
         engines[0].gate.release(3)
         assert await asyncio.gather(first, last) == [200, 200]
