@@ -268,7 +268,7 @@ async def test_preview_translates_a_picture(server: Serving, ending: str) -> Non
 async def served_as_always(
     factory: EngineFactory,
 ) -> AsyncIterator[tuple[web.Application, str]]:
-    """Run a server whose handlers go on when their client leaves; aiohttp's test server's do not."""
+    """Run a server whose handlers go on when their client leaves, unlike a test server's."""
     app = create_app(ServerConfig(), factory)
     runner = web.AppRunner(app)
     await runner.setup()
