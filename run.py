@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
-from pipeline.engines.engine import Size
+from pipeline.engines.engine import Engine, Size
 from pipeline.errors import ConfigError, PipelineError
 from stream.corrections import Corrections
 from stream.errors import StreamError
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
-    from stream.renderer import ModelFactory
+    from stream.renderer import ModelFactory, Progress
     from stream.status import EngineStatus
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
@@ -97,6 +97,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
     group.add_argument("--max-viewers", type=int, default=32, help="of all sessions together")
     group.add_argument("--token", default="", help="what requests have to bring; empty: nothing")
+    group.add_argument(
+        "--model-switch",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether the page may load another model, for everybody; auto: with --token, or on "
+        "loopback without --name and --origin",
+    )
     group.add_argument("--redirect-to", default="", help="another server, for when this is full")
     group.add_argument(
         "--start-bitrate-kbps", type=int, default=2500, help="what a camera begins with"
@@ -142,6 +149,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         token=options.token,
         origins=tuple(options.origin),
         ice_servers=tuple(IceServer(*line.split(",", 2)) for line in options.ice_server),
+        model_switch=options.model_switch,
         redirect_to=options.redirect_to,
         start_bitrate_bps=options.start_bitrate_kbps * 1000,
         max_bitrate_bps=options.max_bitrate_kbps * 1000,
@@ -185,14 +193,18 @@ def serve(options: argparse.Namespace) -> None:
         if not options.no_browser and has_display():
             await asyncio.to_thread(webbrowser.open, address)
 
-    factory = lambda: build_engine(engine)  # noqa: E731 - a thunk
     models = list_models(engine.model)
-    asyncio.run(serve_app(config, factory, models, on_listening, to_model_factory(engine)))
+    asyncio.run(serve_app(config, None, models, on_listening, to_model_factory(engine)))
 
 
 def to_model_factory(engine: EngineConfig) -> ModelFactory:
     """What builds other models and sizes as this one is built: same engine, same threads."""
-    return lambda model, size: build_engine(replace(engine, model=model, size=size))
+
+    def make(model: str, size: Size | None, _: Progress = lambda *_: None, /) -> Engine:
+        own_size = engine.size if model == engine.model else None
+        return build_engine(replace(engine, model=model, size=size or own_size))
+
+    return make
 
 
 def to_corrections(left_out: Sequence[str]) -> Corrections:

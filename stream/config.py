@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 from stream.bitrate import DEFAULT_CAP_BPS, MIN_BITRATE_BPS
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
+
+ModelSwitch = Literal["auto", "on", "off"]
 
 _ICE_SERVER = re.compile(r"(stuns?|turns?):[^\s<>\"]+")
 
@@ -70,10 +74,24 @@ class ServerConfig:
     """The delay above which the model works smaller or on fewer frames; 0: it never does."""
     is_size_fixed: bool = False
     """Whether the model keeps its size; then only fewer frames are left."""
+    model_switch: ModelSwitch = "auto"
+    """Whether a request may have another model loaded, for everybody; see
+    :attr:`may_switch_model`."""
     log_every_s: float = 60.0
     """Between two lines of figures in the log, while sessions are open; 0: none."""
     corrections: Corrections = field(default_factory=Corrections)
     """What of aiortc is corrected; see :mod:`stream.rtp`."""
+
+    @property
+    def may_switch_model(self) -> bool:
+        """Whether a request may have another model loaded.
+
+        ``"auto"``: where only the operator gets at it, on loopback under no other name, or
+        with a token.
+        """
+        is_private = _is_loopback(self.host) and not self.names and not self.origins
+        is_guarded = bool(self.token) or is_private
+        return self.model_switch == "on" or (self.model_switch == "auto" and is_guarded)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -106,22 +124,18 @@ class ServerConfig:
                     )
 
 
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _is_origin(text: str) -> bool:
     try:
         parts = urlsplit(text)
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and text == f"{parts.scheme}://{parts.netloc}"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """One line of the list of models."""
-
-    name: str
-    title: str
-    licence: str
-    size_mb: float
-    state: str
-    """``"running"``, ``"available"``, ``"loading"`` or ``"missing"``."""
-    detail: str = ""

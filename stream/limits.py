@@ -26,7 +26,7 @@ SECURITY_HEADERS = {
 
 
 # What opens, steers or ends a session, or costs as much.
-_GUARDED = ("/sessions", "/whip", "/whep", "/api/preview")
+_GUARDED = ("/sessions", "/whip", "/whep", "/api/preview", "/api/models/")
 # What a page of another origin may do and see (RFC 9725, section 4.7).
 _CORS_ANSWER = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",

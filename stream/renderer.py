@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Protocol
 
 from pipeline.engines import Engine, Job, Size
 from pipeline.errors import EngineError, PipelineError, PromptError
@@ -21,8 +22,22 @@ logger = logging.getLogger(__name__)
 
 EngineFactory = Callable[[], Engine]
 """Builds an engine, in the engine's thread."""
-ModelFactory = Callable[[str, Size | None], Engine]
-"""Builds an engine for a model by name at a size; None: the model's own."""
+Progress = Callable[[str, float | None], None]
+"""Told what is being done, in a few words, and the share of it in [0, 1]; None: not known."""
+
+
+class ModelFactory(Protocol):
+    """Builds an engine for a model by name."""
+
+    def __call__(self, model: str, size: Size | None, on_progress: Progress = ..., /) -> Engine:
+        """Build it, in the engine's thread.
+
+        Args:
+            model: its name.
+            size: None for the model's own.
+            on_progress: told how far it is.
+        """
+
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -300,8 +315,8 @@ class Renderer:
         try:
             goal = engine.encode_prompt(used)
         except PromptError as error:
-            self._post(feed.owner.notice, "warning", str(error))
             used = look.used if look is not None else EngineInfo.of(engine).default_prompt
+            self._post(feed.owner.notice, "warning", f"{error}; you see {used}")
             goal = engine.encode_prompt(used)
         feed.set_look(engine, (asked, used), goal, controls.transition_s)
         if used != asked:

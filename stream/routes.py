@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
 from aiohttp import web
 
-from stream.config import ModelEntry, ServerConfig
+from stream.config import ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
 from stream.errors import RequestRefused
 from stream.limits import read_body
+from stream.models import Models
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
 from stream.resources import SDP, add_candidates, read_offer, show_options
 from stream.scheduler import EngineThread
@@ -27,7 +27,7 @@ CONFIG = web.AppKey("config", ServerConfig)
 ENGINE = web.AppKey("engine", EngineThread)
 SESSIONS = web.AppKey("sessions", Sessions)
 METRICS = web.AppKey("metrics", Metrics)
-MODELS = web.AppKey("models", Sequence[ModelEntry])
+MODELS = web.AppKey("models", Models)
 
 ALIAS = re.compile(r"[\w-]{1,64}", re.ASCII)
 
@@ -49,6 +49,7 @@ def add_routes(app: web.Application) -> None:
             web.options("/sessions/{id}/controls", show_options),
             web.get("/api/styles", list_styles),
             web.get("/api/models", list_models),
+            web.post("/api/models/{name:.+}/load", load_model),
             web.post("/api/preview", preview),
             web.get("/healthz", show_health),
             web.get("/readyz", show_readiness),
@@ -122,8 +123,21 @@ async def list_styles(request: web.Request) -> web.Response:
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """List the models and whether they run here."""
-    return web.json_response({"models": [asdict(model) for model in request.app[MODELS]]})
+    """List the models and how it stands with them; with ``?after=`` a version, when it changes."""
+    models = request.app[MODELS]
+    after = request.query.get("after")
+    if after is not None:
+        if not after.isdecimal() or len(after) > 15:
+            raise RequestRefused(422, f"after must be the version of a list (got {after[:40]!a})")
+        await models.news(int(after))
+    return web.json_response(models.to_json(), headers={"Cache-Control": "no-store"})
+
+
+async def load_model(request: web.Request) -> web.Response:
+    """Begin to load another model for everybody: 202, or 200 if it runs already."""
+    models = request.app[MODELS]
+    is_begun = models.load(request.match_info["name"])
+    return web.json_response(models.to_json(), status=202 if is_begun else 200)
 
 
 async def preview(request: web.Request) -> web.Response:
@@ -153,7 +167,8 @@ async def show_readiness(request: web.Request) -> web.Response:
     if status.info is not None and status.is_ready:
         return web.json_response({"status": "ready", "engine": status.info.to_json()})
     state = EngineState.LOADING if status.state is EngineState.LOADING else EngineState.FAILED
-    return web.json_response({"status": state.value, "detail": status.detail}, status=503)
+    detail = request.app[MODELS].describe_loading() or status.detail
+    return web.json_response({"status": state.value, "detail": detail}, status=503)
 
 
 async def show_metrics(request: web.Request) -> web.Response:

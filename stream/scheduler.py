@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeVar
 
 from av import VideoFrame
 
@@ -23,6 +24,8 @@ from stream.status import EngineInfo, EngineState, EngineStatus
 from stream.turns import Turns
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class EngineThread:
@@ -64,10 +67,24 @@ class EngineThread:
     async def loaded(self) -> EngineStatus:
         """Wait until the engine is built, could not be, or is closed; return the state."""
         while self._status.state is EngineState.LOADING:
-            # A state is reported before it is posted: no news is missed in between.
-            self._news.clear()
-            await self._news.wait()
+            await self._wait_for_news()
         return self._status
+
+    async def changed(self, seen: EngineStatus | None) -> EngineStatus:
+        """Wait until the state is another than ``seen``; return it."""
+        while self._status is seen:
+            await self._wait_for_news()
+        return self._status
+
+    async def settled(self) -> None:
+        """Wait until no other engine is being built beside this one."""
+        while self.is_swapping:
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        # A state is reported before it is posted: no news is missed in between.
+        self._news.clear()
+        await self._news.wait()
 
     async def swap(self, factory: EngineFactory) -> None:
         """Build another engine beside this one, then let it take over between two batches.
@@ -150,8 +167,6 @@ class EngineThread:
             EngineNotReady: there is no engine, it failed on this picture, or nobody wants it.
             ServerFull: too many pictures wait.
         """
-        if not self._status.is_ready:
-            raise EngineNotReady(self._status.detail)
 
         def translate(engine: Engine) -> VideoFrame:
             if not is_wanted():
@@ -162,8 +177,20 @@ class EngineThread:
             (result,) = engine.translate([Job(image, conditioning, settings)])
             return frames.to_content(result, placement, engine.pixel_format)
 
+        return await self.when_idle(translate)
+
+    async def when_idle(self, call: Callable[[Engine], T]) -> T:
+        """Have ``call`` run in the engine's thread when no live frame waits.
+
+        Raises:
+            ControlRefused: the model does not know the words.
+            EngineNotReady: there is no engine, or it failed.
+            ServerFull: too many such calls wait.
+        """
+        if not self._status.is_ready:
+            raise EngineNotReady(self._status.detail)
         try:
-            return await asyncio.wrap_future(self._turns.ask_patiently(translate))
+            return await asyncio.wrap_future(self._turns.ask_patiently(call))
         except PromptError as error:
             raise ControlRefused(str(error)) from error
         except EngineError as error:
@@ -185,6 +212,7 @@ class EngineThread:
         renderer = Renderer(factory, self._turns, self._metrics, self._post, self._report)
         self._newest = renderer
         built: Future[None] = Future()
+        built.add_done_callback(lambda _: self._post(self._news.set))
         # A daemon: an engine that hangs must not keep the process from ending.
         thread = threading.Thread(target=renderer.run, args=(built,), name="engine", daemon=True)
         self._threads = [*(old for old in self._threads if old.is_alive()), thread]

@@ -13,11 +13,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from pipeline.engines import Engine
 from stream import rtp, whep, whip
 from stream.adaptation import Adaptation
-from stream.config import ModelEntry, ServerConfig
+from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
 from stream.limits import add_cors, add_security_headers, check_origin, check_token
+from stream.models import ModelEntry, Models
 from stream.renderer import EngineFactory, ModelFactory
 from stream.report import Report
 from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
@@ -37,7 +39,7 @@ ANNOUNCE_S = 6.0
 
 def create_app(
     config: ServerConfig,
-    engine_factory: EngineFactory,
+    engine_factory: EngineFactory | None,
     models: Sequence[ModelEntry] = (),
     make_engine: ModelFactory | None = None,
 ) -> web.Application:
@@ -45,8 +47,9 @@ def create_app(
 
     Args:
         config: how much it takes.
-        engine_factory: called in the engine's thread; builds the first engine.
-        models: what ``/api/models`` lists, read at each request.
+        engine_factory: called in the engine's thread; builds the first engine. None:
+            ``make_engine`` builds the first of ``models``.
+        models: what ``/api/models`` lists, the one that is started first.
         make_engine: builds another model, or this one at another size; None: the first stays.
     """
     app = web.Application(
@@ -58,14 +61,20 @@ def create_app(
             check_token(config.token),
         ]
     )
+
+    def build_first() -> Engine:
+        return app[MODELS].build_first()
+
     metrics = Metrics()
-    engine = EngineThread(engine_factory, metrics)
+    engine = EngineThread(engine_factory or build_first, metrics)
     app[CONFIG] = config
     app[METRICS] = metrics
-    app[MODELS] = models
+    app[MODELS] = Models(config, engine, models, make_engine)
     app[ENGINE] = engine
     app[SESSIONS] = Sessions(config, engine, metrics)
     app.cleanup_ctx.append(_run_engine)
+    app.cleanup_ctx.append(_run_beside("models", app[MODELS].run))
+    app.on_shutdown.append(_close_models)
     app[ADAPTATION] = Adaptation(config, engine, app[SESSIONS], make_engine)
     report = Report(app[SESSIONS], metrics, app[ADAPTATION].__str__)
     app.cleanup_ctx.append(_run_beside("adaptation", app[ADAPTATION].run))
@@ -79,7 +88,7 @@ def create_app(
 
 async def serve(
     config: ServerConfig,
-    engine_factory: EngineFactory,
+    engine_factory: EngineFactory | None,
     models: Sequence[ModelEntry] = (),
     on_listening: Callable[[str, EngineStatus], Awaitable[None]] | None = None,
     make_engine: ModelFactory | None = None,
@@ -215,6 +224,11 @@ def _run_beside(
         await asyncio.wait([task])
 
     return context
+
+
+async def _close_models(app: web.Application) -> None:
+    # Before handlers are waited for: some wait for news of the models.
+    await app[MODELS].close()
 
 
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:

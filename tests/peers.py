@@ -257,7 +257,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    factory: EngineFactory,
+    factory: EngineFactory | None,
     config: ServerConfig | None = None,
     wait: bool = True,
     **options: Any,

@@ -27,8 +27,9 @@ from test_stream_signaling import make_offer
 from pipeline.engines import Engine, Size
 from pipeline.errors import CheckpointError
 from stream import limits, signaling
-from stream.config import ModelEntry, ServerConfig
+from stream.config import ServerConfig
 from stream.errors import AddressRefused, ConfigRefused
+from stream.models import ModelEntry
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE
 from stream.server import bind, create_app, serve
@@ -36,7 +37,7 @@ from stream.status import EngineState, EngineStatus
 
 COLOUR = (200, 120, 40)
 SDP = {"Content-Type": "application/sdp"}
-MODELS = (ModelEntry("colours", "Colours", "none", 0.1, "running"),)
+MODELS = (ModelEntry("colours", "Colours", "none", 0.1),)
 
 
 @pytest.fixture
@@ -76,18 +77,6 @@ async def test_lists_and_states(server: Serving) -> None:
                 {"name": "swap", "synonyms": []},
                 {"name": "grey", "synonyms": ["gray"]},
                 {"name": "same", "synonyms": []},
-            ]
-        },
-        "/api/models": {
-            "models": [
-                {
-                    "name": "colours",
-                    "title": "Colours",
-                    "licence": "none",
-                    "size_mb": 0.1,
-                    "state": "running",
-                    "detail": "",
-                }
             ]
         },
         "/healthz": {"status": "ok"},

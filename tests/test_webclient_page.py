@@ -29,7 +29,6 @@ from peers import serving
 from playwright.async_api import Browser, FloatRect
 
 from stream import rtp
-from stream.config import ModelEntry
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -338,23 +337,10 @@ async def test_phone(browser: Browser) -> None:
         visit.assert_clean()
 
 
-async def test_models_and_help(browser: Browser) -> None:
-    """The model that runs is marked among all; ? lists the keys and Escape closes the list."""
-    models = (
-        ModelEntry("colours", "Plain colours", "Apache-2.0", 0.1, "running"),
-        ModelEntry("sdxs-512", "SDXS 512", "openrail++", 1900, "missing", "needs a download"),
-    )
-    async with (
-        serving(make_engine, models=models) as server,
-        visiting(browser, server.base) as visit,
-    ):
+async def test_help(browser: Browser) -> None:
+    """? lists the keys and Escape closes the list."""
+    async with visited(browser) as visit:
         await visit.open()
-        await visit.page.click("#models-open")
-        marked = await visit.text('#model-list [data-state="running"]')
-        assert "Plain colours" in marked
-        assert "Apache-2.0" in marked
-        assert "needs a download" in await visit.text('#model-list [data-state="missing"]')
-        await visit.page.keyboard.press("Escape")
         await visit.page.keyboard.press("?")
         assert "Next style" in await visit.text("#help")
         await visit.page.keyboard.press("Escape")

@@ -11,6 +11,7 @@
 import { FrameCounter, LinkMeter, Rate, estimateStages } from './measure.js';
 
 const TOAST_MS = 4000;
+const UNREAD_MS = 1500;
 const COUNT_MS = 250;
 const WORDS = {
   idle: 'Ready',
@@ -135,6 +136,7 @@ export class Messages {
   #root;
   #kind = '';
   #toastTimer = 0;
+  #toasted_ms = 0;
   #countdown = 0;
 
   /** @param {Document} root holds the ids of index.html */
@@ -177,11 +179,15 @@ export class Messages {
     this.#find('message').hidden = true;
   }
 
-  /** Say something for a few seconds. */
+  /** Say something for a few seconds; what was said a moment ago is not lost over it. */
   toast(sentence = '') {
     const toast = this.#find('toast');
-    toast.textContent = sentence;
+    const now_ms = performance.now();
+    const isRead = toast.hidden || now_ms - this.#toasted_ms > UNREAD_MS;
+    const before = isRead || toast.textContent === sentence ? '' : (toast.textContent ?? '');
+    toast.textContent = before.replace(/[.]?$/, before && '. ') + sentence;
     toast.hidden = false;
+    this.#toasted_ms = now_ms;
     clearTimeout(this.#toastTimer);
     this.#toastTimer = setTimeout(() => (toast.hidden = true), TOAST_MS);
   }

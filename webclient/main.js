@@ -5,9 +5,10 @@ import { SourceError, drawTestPicture, listSources } from './camera.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud, Messages } from './hud.js';
 import { bindKeys, listKeys } from './keys.js';
+import { ModelList } from './models.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { ControlForm, Settings } from './settings.js';
-import { Shelf, drawCover, listModels, showPreview } from './shelf.js';
+import { Shelf, drawCover, showPreview } from './shelf.js';
 import { Stage } from './stage.js';
 
 const STALL_MS = 1500;
@@ -20,6 +21,9 @@ const MUTED =
 const ENDED = 'The source has ended: it was unplugged, or sharing was stopped.';
 const HELD = 'The model is slower than a second a frame: its last picture stays, marked “paused”.';
 const NO_MODEL = 'The model does not answer: you see the camera itself until it does.';
+const IN_STYLES = 'A style by name, or a blend';
+const IN_WORDS = 'In your own words';
+const WORDS_EXAMPLE = 'a harbour at night, oil painting';
 const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
 
 /** @param {string} id */
@@ -40,6 +44,8 @@ const hud = new Hud(document, live.video);
 const stage = new Stage(document, live, settings);
 const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
+const models = new ModelList(document, () => $('models').matches(':popover-open'));
+let engineModel = ''; // as the session's statistics say
 const form = new ControlForm(document, async (set) => {
   if (set.prompt !== undefined && !isRunning()) await showPoster(set.prompt);
   await live.set(set);
@@ -72,7 +78,6 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   'help-open': () => help.showModal(),
   'details-open': toggleDetails,
   'measure-delay': () => meter.show($('measured')),
-  'models-open': () => listModels($('model-list')),
   'refresh-thumbnails': () => shelf.refresh(),
   'seed-random': () => form.change({ seed: Math.floor(Math.random() * 2 ** 31) }),
 });
@@ -163,9 +168,28 @@ async function awaitModel() {
   }
   messages.unsay('loading');
   if (!isRunning()) showPoster().catch(({ message }) => form.refuse(message));
+  models.follow();
   await shelf.fill();
-  $('prompt').setAttribute('placeholder', shelf.example);
+  showExample();
 }
+
+function showExample() {
+  const isWords = body.dataset.prompts === 'words';
+  $('prompt').setAttribute('placeholder', isWords ? WORDS_EXAMPLE : shelf.example);
+}
+
+models.addEventListener('running', async (event) => {
+  const { title, strength, free_text, isFirst } = detailOf(event);
+  $('strength').title = strength;
+  $('prompt-label').textContent = free_text ? IN_WORDS : IN_STYLES;
+  body.dataset.prompts = free_text ? 'words' : 'styles';
+  if (isFirst) return;
+  messages.toast(`The server runs another model: ${title}.`);
+  if (!isRunning()) showPoster().catch(({ message }) => form.refuse(message));
+  await shelf.fillAnew();
+  showExample();
+});
+$('models').addEventListener('toggle', () => models.follow());
 
 live.addEventListener('source', (event) => {
   const { state } = detailOf(event);
@@ -201,6 +225,9 @@ live.addEventListener('stats', (event) => {
   hud.updateStats(detailOf(event));
   hud.updateState(live.state, server, quiet_ms > STALL_MS);
   if (server) body.dataset.engine = server.state;
+  const { model = engineModel } = server?.engine ?? {};
+  if (model !== engineModel) models.follow();
+  engineModel = model;
   if (live.source?.track.muted) messages.say('muted', MUTED);
   else if (server?.stall === 'held') messages.say('stall', HELD);
   else if (server?.state === 'stalled') messages.say('stall', NO_MODEL);

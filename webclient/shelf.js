@@ -44,13 +44,23 @@ export class Shelf extends EventTarget {
 
   /** Ask the server for its styles, unless they are known, and make their thumbnails. */
   async fill() {
-    if (this.#styles.length === 0) {
-      const response = await fetch('api/styles');
-      this.#styles = response.ok ? (await response.json()).styles : [];
-      this.#list.replaceChildren(...this.#styles.map((style) => this.#place(style)));
-      this.select(this.#prompt);
-    }
+    if (this.#styles.length === 0) await this.#ask();
     await this.refresh();
+  }
+
+  /** Do so although styles are known: another model runs. */
+  async fillAnew() {
+    await this.#ask();
+    await this.refresh();
+  }
+
+  async #ask() {
+    const response = await fetch('api/styles').catch(() => null);
+    if (!response?.ok) return;
+    this.#styles = (await response.json()).styles;
+    this.#images.clear();
+    this.#list.replaceChildren(...this.#styles.map((style) => this.#place(style)));
+    this.select(this.#prompt);
   }
 
   /** Mark the style of this prompt; a blend or free words mark none. */
@@ -180,23 +190,6 @@ function reveal(/** @type {HTMLElement} */ list, /** @type {HTMLElement} */ item
     top: Math.min(0, top - shelf.top) + Math.max(0, bottom - shelf.bottom),
     left: Math.min(0, left - shelf.left) + Math.max(0, right - shelf.right),
   });
-}
-
-/** List the server's models; which of them runs is marked. @param {HTMLElement} list */
-export async function listModels(list) {
-  const response = await fetch('api/models');
-  const { models } = response.ok ? await response.json() : { models: [] };
-  const rows = models.map((/** @type {Record<string, any>} */ model) => {
-    const row = document.createElement('li');
-    row.dataset.state = model.state;
-    const { name, title, size_mb, licence, state, detail } = model;
-    const facts = [name, `${size_mb} MB`, licence, detail].filter(Boolean).join(' · ');
-    for (const [tag, textContent] of Object.entries({ b: title, span: state, small: facts })) {
-      row.append(Object.assign(document.createElement(tag), { textContent }));
-    }
-    return row;
-  });
-  list.replaceChildren(...rows);
 }
 
 /** Draw the middle of a picture so that it fills the canvas. */
