@@ -94,7 +94,8 @@ export class Shelf extends EventTarget {
     while (waiting.size > 0) {
       const name = this.#chooseNext([...waiting]);
       waiting.delete(name);
-      const picture = await translate(name, body, signal);
+      // A style that the server does not know any more: another model came, and this list goes.
+      const picture = await translate(name, body, signal).catch(() => null);
       if (signal.aborted || !picture) break;
       show(/** @type {HTMLImageElement} */ (this.#images.get(name)), picture);
       await pause(BETWEEN_MS, signal);
