@@ -14,8 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import TINY_PRESET
-from pipeline.engines.build import ENGINE_NAMES, EngineConfig, build_engine, count_processors
+from pipeline.config import MODEL_PRESETS, TINY_PRESET, Lines
+from pipeline.engines.build import (
+    ENGINE_NAMES,
+    EngineConfig,
+    build_engine,
+    build_on_card,
+    count_processors,
+    tell_nobody,
+)
 from pipeline.engines.engine import Engine, Size
 from pipeline.errors import ConfigError, PipelineError
 from stream.corrections import Corrections
@@ -162,7 +169,30 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
 
 def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
     """The flags that choose a model and an engine."""
-    parser.add_argument("--model", default=TINY_PRESET.name, help="a preset")
+    presets = ", ".join(preset.name for preset in MODEL_PRESETS)
+    parser.add_argument(
+        "--model",
+        default=TINY_PRESET.name,
+        help=f"{presets}; a folder in diffusers' layout; or a hub id, owner/name or "
+        "owner/name@revision. All but the first want a CUDA card for video, and are downloaded "
+        "when they are first used",
+    )
+    parser.add_argument(
+        "--lora",
+        default="",
+        help='a look for --model: "anime" for sdxs-512, a file of safetensors, or a folder',
+    )
+    parser.add_argument(
+        "--line-thickness",
+        type=int,
+        help=f"1 to 5, of the lines that a control network is shown; {Lines().thickness} if left "
+        "out",
+    )
+    parser.add_argument(
+        "--line-detail",
+        type=float,
+        help=f"0 to 1: how faint an edge may be to be drawn; {Lines().detail} if left out",
+    )
     parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="what runs it")
     parser.add_argument(
         "--size",
@@ -175,7 +205,10 @@ def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
 def to_engine_config(options: argparse.Namespace) -> EngineConfig:
     """Check the flags of :func:`add_engine`."""
     size = None if options.size == "auto" else Size.parse(options.size)
-    return EngineConfig(options.model, options.engine, size, options.threads)
+    asked = {"thickness": options.line_thickness, "detail": options.line_detail}
+    given = {name: value for name, value in asked.items() if value is not None}
+    lines = Lines(**given) if given else None
+    return EngineConfig(options.model, options.engine, size, options.threads, options.lora, lines)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -200,9 +233,12 @@ def serve(options: argparse.Namespace) -> None:
 def to_model_factory(engine: EngineConfig) -> ModelFactory:
     """What builds other models and sizes as this one is built: same engine, same threads."""
 
-    def make(model: str, size: Size | None, _: Progress = lambda *_: None, /) -> Engine:
-        own_size = engine.size if model == engine.model else None
-        return build_engine(replace(engine, model=model, size=size or own_size))
+    def make(model: str, size: Size | None, on_progress: Progress = tell_nobody, /) -> Engine:
+        if model == engine.model:
+            return build_engine(replace(engine, size=size or engine.size), on_progress)
+        # The other flags are of the model that was asked for.
+        other = EngineConfig(model, engine.engine, size, engine.threads)
+        return build_engine(other, on_progress)
 
     return make
 
@@ -301,7 +337,7 @@ def bench(options: argparse.Namespace) -> None:
         bench_soak(engine, options.soak)
         return
     if options.device == "cuda":
-        bench_card(engine.size or TINY_PRESET.default_size, options.runs, options.json)
+        bench_card(engine, options.runs, options.json)
         return
     threads = options.threads or count_processors()
     if options.flicker:
@@ -348,12 +384,11 @@ def bench_stability(config: EngineConfig, threads: int, clip: Path | None, only_
     print(json.dumps(result.to_dict()))
 
 
-def bench_card(size: Size, runs: int, only_json: bool) -> None:
+def bench_card(engine: EngineConfig, runs: int, only_json: bool) -> None:
     """Measure a CUDA card; the last line is one JSON object."""
     from pipeline.engines.cuda_bench import bench_cuda
-    from pipeline.engines.cuda_build import build_cuda_engine
 
-    result = bench_cuda(lambda: build_cuda_engine(size), runs)
+    result = bench_cuda(lambda: build_on_card(engine, tell_nobody), runs)
     if not only_json:
         print(result.to_card())
     print(json.dumps(result.to_dict()))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pipeline.config import TINY_PRESET
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.engine import Engine, Job, Settings, Size, TemporalState
 from pipeline.errors import ConfigError
@@ -58,7 +59,9 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     load_s = time.perf_counter() - started
     step = make_step(engine)
     others = [make_compared(engine.size, threads)] if compare else []
-    stages = time_stages(engine.name, engine.size, threads, runs)
+    stages: Sequence[float | None] = [None, None, None]
+    if engine.model == TINY_PRESET.name:
+        stages = time_stages(engine.name, engine.size, threads, runs)
     times = take_turns([step, *others], runs)
     p50 = statistics.median(times[0])
     compared = statistics.median(times[1]) if compare else None

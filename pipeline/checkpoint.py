@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from pipeline.config import TINY, TinyConfig
-from pipeline.errors import CheckpointError
+from pipeline.tensors import fill, read_tensors
 from pipeline.tiny import TinyModel
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_tiny(path: Path, config: TinyConfig = TINY) -> TinyModel:
@@ -18,21 +22,9 @@ def load_tiny(path: Path, config: TinyConfig = TINY) -> TinyModel:
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit ``config``.
     """
-    try:
-        state = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"there are no weights at {path}") from None
-    except Exception as error:
-        raise CheckpointError(f"{path.name} is damaged or no safetensors file: {error}") from error
+    state = read_tensors(path)
     model = TinyModel(config)
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-        raise CheckpointError(
-            f"{path.name} does not fit sdxs-tiny: {len(wrong)} tensors differ, the first is "
-            f"{wrong[0]} (wanted {wanted.get(wrong[0])}, found {found.get(wrong[0])})"
-        )
-    model.load_state_dict({name: value.float() for name, value in state.items()})
+    fill(model, {name: value.float() for name, value in state.items()}, path.name)
     return to_channels_last(model.eval().requires_grad_(False))
 
 
@@ -42,7 +34,7 @@ def save_tiny(model: TinyModel, path: Path) -> None:
     safetensors.torch.save_file(tensors, path)
 
 
-def to_channels_last(model: TinyModel) -> TinyModel:
+def to_channels_last(model: Network) -> Network:
     """Lay the weights of convolutions out as the fast kernels want them, in place."""
     for parameter in model.parameters():
         if parameter.dim() == 4:

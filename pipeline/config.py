@@ -75,6 +75,22 @@ class TinyConfig:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """How the camera's lines are drawn for a control network."""
+
+    thickness: int = 1
+    """1 to 5: half the width of a stroke in pixels, about."""
+    detail: float = 0.5
+    """In [0, 1]: how faint an edge may be and still be drawn."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.thickness <= 5:
+            raise ConfigError(f"--line-thickness takes 1 to 5 (got {self.thickness})")
+        if not 0 <= self.detail <= 1:
+            raise ConfigError(f"--line-detail takes 0 to 1 (got {self.detail:g})")
+
+
+@dataclass(frozen=True)
 class Source:
     """Where published weights lie: a repository of the hub, at one revision."""
 
@@ -242,7 +258,7 @@ SDXS_1024_PRESET = Preset(
     name="sdxs-1024",
     title="SDXS-1024: any prompt at 1024; needs weights of yours, none were published",
     licence="that of the weights",
-    size_mb=3508,
+    size_mb=3929,
     default_size=Size(1024, 1024),
     weights="folder",
     condition="control",

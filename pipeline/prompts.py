@@ -1,4 +1,4 @@
-"""Prompts for a model that knows styles by name: one name, a synonym, or a blend of them."""
+"""Prompts as they are written: styles by name, any words, and blends of either."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipeline.errors import PromptError
 MOST_PARTS = 8
 LONGEST_PROMPT = 1000
 """Characters; the same for every model."""
+WEIGHED = re.compile(r"(?P<text>.*):\s*(?P<weight>[-+]?\d*\.?\d+)\s*", re.DOTALL)
+"""A part of a blend that ends in a weight."""
 
 
 def parse_blend(prompt: str, styles: Sequence[Style]) -> NDArray[np.float32]:
@@ -49,6 +51,38 @@ def parse_blend(prompt: str, styles: Sequence[Style]) -> NDArray[np.float32]:
     if not weights.sum() > 0:
         raise PromptError(f'at least one weight must be above 0 (got "{prompt}")')
     return np.asarray(weights / weights.sum(), np.float32)
+
+
+def parse_text_blend(prompt: str) -> list[tuple[str, float]]:
+    """Read ``"a fox:0.6 + a harbour:0.4"`` for a model that takes any words.
+
+    Since words may hold "+" and ":", it is a blend only where parts are apart by " + " and at
+    least one of them ends in a weight; anything else is one text.
+
+    Returns:
+        texts with weights that sum to 1.
+
+    Raises:
+        PromptError: too many parts, a part without words, or a weight that cannot be.
+    """
+    if len(prompt) > LONGEST_PROMPT:
+        raise PromptError(f"a prompt has at most {LONGEST_PROMPT} characters (got {len(prompt)})")
+    parts = re.split(r"\s+\+\s+", prompt)
+    weighed = [WEIGHED.fullmatch(part) for part in parts]
+    if len(parts) == 1 or not any(weighed):
+        return [(prompt, 1.0)]
+    if len(parts) > MOST_PARTS:
+        raise PromptError(f"a blend has at most {MOST_PARTS} parts (got {len(parts)})")
+    found = [
+        (match["text"].strip(), parse_weight(match["weight"])) if match else (part.strip(), 1.0)
+        for part, match in zip(parts, weighed, strict=True)
+    ]
+    if not all(text for text, _ in found):
+        raise PromptError(f'a part of the blend has no words (got "{prompt}")')
+    total = sum(weight for _, weight in found)
+    if not total > 0:
+        raise PromptError(f'at least one weight must be above 0 (got "{prompt}")')
+    return [(text, weight / total) for text, weight in found]
 
 
 def parse_weight(text: str) -> float:

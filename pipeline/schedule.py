@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Prediction = Literal["epsilon", "v_prediction"]
+
 LAST_TIMESTEP = 999
 """Where SDXS starts: T - 1 of 1000 training timesteps."""
 
@@ -39,7 +41,7 @@ class OneStep:
     output_weight: float
 
     @classmethod
-    def at(cls, timestep: int, prediction: Literal["epsilon", "v_prediction"]) -> OneStep:
+    def at(cls, timestep: int, prediction: Prediction) -> OneStep:
         """The map for one timestep in [0, 999]."""
         alpha = float(make_alphas_cumprod()[timestep]) ** 0.5
         sigma = (1.0 - alpha**2) ** 0.5
@@ -55,3 +57,10 @@ class OneStep:
 def add_noise(x_0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """x_t = alpha * x_0 + sigma * noise (DDPM, eq. 4); alpha and sigma broadcast over x_0."""
     return alpha * x_0 + sigma * noise
+
+
+def to_x0(x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor, kind: Prediction) -> Tensor:
+    """The same map as :class:`OneStep` where every row has a timestep of its own."""
+    if kind == "epsilon":
+        return (x_t - sigma * output) / alpha
+    return alpha * x_t - sigma * output

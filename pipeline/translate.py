@@ -31,12 +31,8 @@ class StepInputs(NamedTuple):
     """(B, 1, 1, 1) in [0, 1]; 0 for a session's first frame, whose memory is not read then."""
 
 
-class JoinedStep(nn.Module):
-    """encode → join with the noise → one U-Net call → x_0 → decode."""
-
-    def __init__(self, model: TinyModel) -> None:
-        super().__init__()
-        self.model = model
+class Step(nn.Module):
+    """How a model draws. A subclass says how the camera's picture reaches the U-Net."""
 
     def forward(
         self,
@@ -55,16 +51,31 @@ class JoinedStep(nn.Module):
         """
         # 1. Pixels, with the still parts held.
         pixels = hold_still(to_pixels(images), memory, stability)
+        # 2. What the model draws of them.
         return to_images(self.draw(pixels, noise, tokens, pooled, strength)), pixels
 
     def draw(
         self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
     ) -> Tensor:
         """Translate pixels (B, 3, H, W) in [-1, 1] into pixels; see :class:`StepInputs`."""
-        # 2. Encode.
+        raise NotImplementedError
+
+
+class JoinedStep(Step):
+    """``sdxs-tiny``: encode → join with the noise → one U-Net call → x_0 → decode."""
+
+    def __init__(self, model: TinyModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def draw(
+        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
+    ) -> Tensor:
+        """See :meth:`Step.draw`."""
+        # 1. Encode.
         latents, skip = self.model.encoder(pixels)
-        # 3. One U-Net call, and x_0 by one linear map.
+        # 2. One U-Net call, and x_0 by one linear map.
         x_0 = self.model.predict(noise, latents, tokens, pooled)
-        # 4. Decode the latents at the asked distance from the camera's.
+        # 3. Decode the latents at the asked distance from the camera's.
         drawn: Tensor = self.model.decoder(torch.lerp(latents, x_0, strength), skip)
         return drawn

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from pipeline.config import TINY_PRESET, Preset
+from pipeline.config import MODEL_PRESETS, Preset
 from pipeline.engines import Engine, Size
 from pipeline.errors import PipelineError
 from stream.config import ServerConfig
@@ -25,7 +25,6 @@ NEWS_EVERY_S = 0.1
 LONGEST_WAIT_S = 20.0
 MOST_WAITING = 64
 
-PRESETS = (TINY_PRESET,)
 STRENGTH = {
     "joined": "from the camera's own picture, redrawn, to the full style",
     "control": "how closely the picture keeps to the camera's lines",
@@ -42,6 +41,7 @@ class ModelEntry:
     title: str
     licence: str
     size_mb: float
+    """0: not known."""
     strength: str = ""
     """What the setting of this name does with it."""
     free_text: bool = False
@@ -64,8 +64,11 @@ class ModelEntry:
 
 
 def list_models(started: str) -> list[ModelEntry]:
-    """Every model that has a name, the one that is started first."""
-    return [ModelEntry.of(each) for each in sorted(PRESETS, key=lambda each: each.name != started)]
+    """Every model that has a name, the one that is started first: it may be a folder's."""
+    entries = [ModelEntry.of(preset) for preset in MODEL_PRESETS]
+    if started not in [entry.name for entry in entries]:
+        entries.append(ModelEntry(started, started, "", 0, free_text=True))
+    return sorted(entries, key=lambda entry: entry.name != started)
 
 
 def list_smaller_sizes(info: EngineInfo) -> tuple[Size, ...]:
@@ -73,7 +76,7 @@ def list_smaller_sizes(info: EngineInfo) -> tuple[Size, ...]:
 
     A CUDA graph keeps its size: to capture another one beside it takes long and much memory.
     """
-    for preset in PRESETS:
+    for preset in MODEL_PRESETS:
         if (preset.name, preset.default_size) == (info.model, info.size):
             return () if info.name == "cuda-graph" else preset.smaller_sizes
     return ()

@@ -6,9 +6,9 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
-from pipeline.config import AutoencoderConfig, Style, TinyConfig
-from pipeline.engines.cuda_graph import CudaModel
-from pipeline.engines.engine import Conditioning
+from pipeline.config import AutoencoderConfig, TinyConfig
+from pipeline.engines.engine import Conditioning, Size, Style
+from pipeline.loaded import LoadedModel
 from pipeline.schedule import OneStep
 from pipeline.tiny import TinyModel
 from pipeline.translate import JoinedStep
@@ -113,14 +113,16 @@ def example_inputs(step: nn.Module) -> tuple[Tensor, ...]:
     )
 
 
-def to_cuda_model(step: nn.Module) -> CudaModel:
+def to_cuda_model(step: nn.Module) -> LoadedModel:
     """Describe a step of :func:`make_step`."""
-    return CudaModel(
+    return LoadedModel(
         name="small",
         step=step,
         latent_channels=4,
         tokens=(2, 8),
         pooled=8 if isinstance(step, JoinedStep) else 0,
+        default_size=Size(64, 64),
+        size_step_px=16,
         styles=TINY_CONFIG.styles,
         stages=find_stages(step),
         encode_prompt=lambda prompt: make_conditioning(len(prompt), step),

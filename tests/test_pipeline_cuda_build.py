@@ -17,11 +17,11 @@ from pipeline.config import Size
 from pipeline.engines import cuda_build
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.cuda_graph import CudaGraphEngine
-from pipeline.engines.cuda_models import to_cuda_model
 from pipeline.engines.eager import EagerEngine
 from pipeline.engines.engine import Engine, Job, Settings, TemporalState
 from pipeline.errors import EngineError
 from pipeline.kernels import launcher
+from pipeline.loaded import to_loaded
 from simulated.device import SimulatedDevice
 
 SIZE = Size(64, 64)
@@ -58,9 +58,9 @@ def test_the_embedded_model_gives_the_reference_engines_pictures():
     """From RGB images, the eager engine and the CUDA engine draw the same luma."""
     images = [draw_scene(SIZE, at).astype(np.uint8) for at in (0, 1, 2)]
     images = [cv2.resize(cv2.resize(image, (16, 16)), (64, 64)) for image in images]
-    expected = draw(EagerEngine(make_model(), SIZE, 1), images, Settings(0.7, 3, 0.5))
+    expected = draw(EagerEngine(to_loaded(make_model()), SIZE, 1), images, Settings(0.7, 3, 0.5))
     with torch.no_grad(), SimulatedDevice() as device:
-        model = to_cuda_model(make_model(), torch.device("cuda", 0), torch.float32)
+        model = to_loaded(make_model()).to(torch.device("cuda", 0), torch.float32)
         engine = CudaGraphEngine(model, SIZE, torch.float32, (1,))
         assert engine.styles == TINIEST.styles
         device.stalls.clear()
@@ -118,8 +118,8 @@ def test_a_real_card_gives_the_reference_engines_pictures():
     if reason := cuda_build.why_no_cuda():
         pytest.skip(reason)
     images = [cv2.resize(draw_scene(SIZE, at).astype(np.uint8), (64, 64)) for at in (0, 1)]
-    expected = draw(EagerEngine(make_model(), SIZE, 1), images, Settings())
-    model = to_cuda_model(make_model(), torch.device("cuda", 0), torch.float16)
+    expected = draw(EagerEngine(to_loaded(make_model()), SIZE, 1), images, Settings())
+    model = to_loaded(make_model()).to(torch.device("cuda", 0), torch.float16)
     engine = CudaGraphEngine(model, SIZE)
     assert engine.reason == ""
     for image, picture in zip(expected, draw(engine, images, Settings()), strict=True):

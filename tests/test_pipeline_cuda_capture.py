@@ -2,74 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from published_models import UNETS, control_of
 from torch import Tensor, nn
 from torch._inductor.utils import get_first_incompatible_cudagraph_node
 
-from pipeline.config import TINY
+from pipeline.config import TINY, Lines
 from pipeline.engines.cuda_graph import translate_frames
-from pipeline.schedule import LAST_TIMESTEP, OneStep
+from pipeline.image_condition import ControlStep, Networks, NoisedStep
+from pipeline.published import build_network
 from pipeline.tiny import TinyModel
-from pipeline.training.networks import (
-    SD21,
-    SDXS_512_09,
-    SDXS_512_DREAMSHAPER,
-    SDXS_1024,
-    SKETCH_CONTROL,
-    UNetLayout,
-    build_control,
-    build_unet,
-)
 from pipeline.translate import JoinedStep, StepInputs
 from simulated.fake import DEVICE, check_capture, fake_cuda, on_fake_device
 from simulated.guard import CaptureUnsafe
 
 
-class ReleasedStep(nn.Module):
-    """A released model's networks at full size, without weights, joined as simply as can be."""
-
-    def __init__(self, layout: UNetLayout, control: UNetLayout | None = None) -> None:
-        super().__init__()
-        self.layout = layout
-        self.autoencoder = AutoencoderTiny()
-        with torch.device("meta"):
-            self.unet = build_unet(layout)
-            self.control = build_control(control) if control else None
-        self.one_step = OneStep.at(LAST_TIMESTEP, "epsilon")
-        self.register_buffer("timestep", torch.full((1,), LAST_TIMESTEP))
-        self.register_buffer("sizes", torch.zeros(1, 6))
-
-    def draw(
-        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
-    ) -> Tensor:
-        """Draw as :class:`pipeline.translate.JoinedStep` does."""
-        told: dict[str, object] = {}
-        if self.control is not None:
-            down, middle = self.control(
-                noise, self.timestep, tokens, pixels, strength, return_dict=False
-            )
-            told = {
-                "down_block_additional_residuals": down,
-                "mid_block_additional_residual": middle,
-            }
-            x_t = noise
-        else:
-            x_t = torch.lerp(self.autoencoder.encode(pixels).latents, noise, strength)
-        if self.layout.text_time_dim:
-            sizes = self.sizes.expand(len(pixels), -1)
-            told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes}
-        eps = self.unet(x_t, self.timestep, encoder_hidden_states=tokens, **told).sample
-        return self.autoencoder.decode(self.one_step.predict_x0(x_t, eps)).sample
+def make_published(name: str) -> nn.Module:
+    """A published model's step at full size, by its own config, without weights."""
+    unet = build_network(UNet2DConditionModel, UNETS[name], Path(name))
+    autoencoder = AutoencoderTiny()
+    networks = Networks(unet, autoencoder, "epsilon")
+    if name == "sd-turbo":
+        return NoisedStep(networks)
+    control = build_network(ControlNetModel, control_of(UNETS[name]), Path(name))
+    return ControlStep(networks, control, Lines())
 
 
 MODELS = {
     "sdxs-tiny": lambda: JoinedStep(TinyModel(TINY)),
-    "sdxs-512": lambda: ReleasedStep(SDXS_512_DREAMSHAPER, SKETCH_CONTROL),
-    "sdxs-512-09": lambda: ReleasedStep(SDXS_512_09),
-    "sd-turbo": lambda: ReleasedStep(SD21),
-    "sdxs-1024": lambda: ReleasedStep(SDXS_1024),
+    **{name: partial(make_published, name) for name in UNETS},
 }
 
 
@@ -86,8 +52,9 @@ def make_inputs(step: nn.Module, rows: int, size_px: int) -> StepInputs:
             TINY.token_dim,
         )
     else:
-        layout = step.layout
-        channels, tokens, pooled = 4, (77, layout.cross_attention_dim), layout.text_time_dim
+        config = step.unet.config
+        is_xl = config.addition_embed_type == "text_time"
+        channels, tokens, pooled = 4, (77, config.cross_attention_dim), 1280 if is_xl else 0
     return StepInputs(
         images=empty(size_px * 3 // 2, size_px, dtype=torch.uint8),
         memory=empty(3, size_px, size_px).contiguous(memory_format=torch.channels_last),

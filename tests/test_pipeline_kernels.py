@@ -360,7 +360,7 @@ def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
     """The second start takes what the first one compiled from the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = bytes(launcher.compile_cubin("sm_90").code)
-    kept = [path for path in launcher.cache_folder().rglob("*") if path.is_file()]
+    kept = [path for path in launcher.cache_folder("kernels").rglob("*") if path.is_file()]
     (entry,) = [path for path in kept if path.read_bytes() == first]
     entry.write_bytes(b"what was kept")
     assert bytes(launcher.compile_cubin("sm_90").code) == b"what was kept"

@@ -15,7 +15,7 @@ from engines import ColourEngine, GatedEngine, SlowEngine
 from peers import DEADLINE_S, Serving, flat, middle, serving
 from test_stream_session import ORANGE, expected
 
-from pipeline.config import TINY_PRESET
+from pipeline.config import MODEL_PRESETS, TINY_PRESET
 from pipeline.engines import Conditioning, Engine, Size, Style
 from pipeline.errors import CheckpointError, PromptError
 from stream import rtp
@@ -335,3 +335,11 @@ def test_presets_are_described() -> None:
     assert entries[0].name == TINY_PRESET.name
     assert all(entry.strength and entry.size for entry in entries)
     assert entries[0].free_text is False
+    assert [entry.name for entry in entries] == [preset.name for preset in MODEL_PRESETS]
+
+
+def test_a_folder_that_is_started_is_in_the_list() -> None:
+    """A model without a preset is one of the list, before the others."""
+    entries = list_models("some/folder")
+    assert (entries[0].name, entries[0].size_mb) == ("some/folder", 0)
+    assert len(entries) == 1 + len(MODEL_PRESETS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.training.lines import draw_lines
+from pipeline.lines import draw_lines
 from pipeline.training.measures import (
     Judge,
     StyleFeatures,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import string
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from published_models import LENGTH, write_encoder, write_tokenizer
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training import networks
@@ -19,36 +17,6 @@ from pipeline.training.prompted import Folders, PromptedFamily
 from pipeline.training.stages import StageOptions, run_stage
 from pipeline.training.start import prepare
 from pipeline.training.text import FolderText, RandomText
-
-LENGTH = 12
-"""Tokens of a prompt."""
-
-
-def write_tokenizer(folder: Path) -> None:
-    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    words = [*letters, "<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    settings = {"model_max_length": LENGTH, "tokenizer_class": "CLIPTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def write_encoder(folder: Path, width: int, has_projection: bool) -> None:
-    torch.manual_seed(width)
-    config = CLIPTextConfig(
-        vocab_size=54,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=LENGTH,
-        eos_token_id=53,
-        bos_token_id=52,
-    )
-    kind = CLIPTextModelWithProjection if has_projection else CLIPTextModel
-    kind(config).save_pretrained(folder)
 
 
 def write_checkpoint(folder: Path, name: str) -> Path:

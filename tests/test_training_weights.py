@@ -9,14 +9,10 @@ import torch
 from torch import nn
 
 from pipeline.errors import CheckpointError
+from pipeline.low_rank import insert_low_rank
 from pipeline.training import networks
 from pipeline.training.block_removal import copy_remaining
-from pipeline.training.low_rank import (
-    add_low_rank,
-    insert_low_rank,
-    merge_low_rank,
-    write_low_rank,
-)
+from pipeline.training.low_rank import add_low_rank, merge_low_rank, write_low_rank
 from pipeline.training.networks import narrow
 
 

@@ -159,7 +159,7 @@ class Row {
       facts,
       [
         model.name,
-        `${size_mb < 10 ? size_mb : Math.round(size_mb)} MB`,
+        size_mb ? `${size_mb < 10 ? size_mb : Math.round(size_mb)} MB` : '',
         licence,
         size.replace('x', '×'),
         rate_hz === null ? 'not measured yet' : `${toWords(rate_hz)} here`,

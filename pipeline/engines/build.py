@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pipeline.config import TINY_PRESET, check_size
+from pipeline.config import TINY_PRESET, Lines, Preset, check_size
 from pipeline.engines.cuda_build import build_cuda_engine, why_no_cuda
 from pipeline.engines.engine import Engine, Size
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineError
+from pipeline.hub import Progress
+from pipeline.sources import check_model, locate
 from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
+
+if TYPE_CHECKING:
+    from pipeline.engines.cuda_graph import CudaGraphEngine
+    from pipeline.loaded import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "cuda", "eager", "openvino"]
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "cuda", "openvino", "eager")
-
-Progress = Callable[[str, float | None], None]
-"""Told what is done to load a model, for a person, and the share of it in [0, 1], if known."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,43 @@ class EngineConfig:
     """What to run, and on what."""
 
     model: str = TINY_PRESET.name
+    """A preset, a folder, or a hub id."""
     engine: EngineName = "auto"
     size: Size | None = None
-    """None for the preset's own."""
+    """None for the model's own."""
     threads: int = 0
     """Of the processor; 0 for as many as this process may use."""
+    lora: str = ""
+    """A look to make part of the model: a name, a file or a folder."""
+    lines: Lines | None = None
+    """How the camera's lines are drawn; None for the default, or where none are."""
 
     def __post_init__(self) -> None:
-        if self.model != TINY_PRESET.name:
-            raise ConfigError(f'--model knows "{TINY_PRESET.name}" (got "{self.model}")')
+        preset = check_model(self.model)
         if self.size is not None:
-            check_size(self.size)
+            check_size(self.size, preset.size_step_px if preset else TINY_PRESET.size_step_px)
         if not 0 <= self.threads <= 256:
             raise ConfigError(f"--threads takes 0 to 256, 0 for all (got {self.threads})")
+        if preset is not None:
+            self.check_for(preset)
+
+    def check_for(self, preset: Preset) -> None:
+        """Refuse what a model could only ignore.
+
+        Raises:
+            ConfigError: a LoRA without a prompt, or lines where none are drawn.
+        """
+        if self.lora and not preset.free_text:
+            raise ConfigError(f'{preset.name} takes no --lora (got "{self.lora}")')
+        if self.lines is not None and preset.condition != "control":
+            raise ConfigError(
+                f"{preset.name} draws no lines: it takes neither --line-thickness nor --line-detail"
+            )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether nothing has to be found or downloaded."""
+        return self.model == TINY_PRESET.name
 
 
 def count_processors() -> int:
@@ -52,35 +78,80 @@ def count_processors() -> int:
 
 
 def build_engine(config: EngineConfig, on_progress: Progress | None = None) -> Engine:
-    """Load a model and make it ready for its first frame; takes a second to some seconds.
+    """Load a model and make it ready for its first frame; takes a second to minutes.
 
     Args:
         config: what to run, and on what.
         on_progress: called in this thread and in those that download.
 
     Raises:
+        ConfigError: the model does not take a setting.
         CheckpointError: weights are missing or do not fit.
-        EngineError: CUDA was asked for and cannot be used.
+        EngineError: the engine that was asked for cannot be used.
     """
-    if on_progress is not None:
-        on_progress(f"loading {config.model}", None)
-    size = config.size or TINY_PRESET.default_size
-    threads = config.threads or count_processors()
+    progress = on_progress or tell_nobody
+    progress(f"loading {config.model}", None)
     engine: Engine
     no_cuda = why_no_cuda() if config.engine == "auto" else ""
     if config.engine == "cuda" or (config.engine == "auto" and not no_cuda):
-        engine = build_cuda_engine(size)
+        engine = build_on_card(config, progress)
         reason = "asked for" if config.engine == "cuda" else "a CUDA device was found"
-    elif config.engine == "eager":
-        from pipeline.checkpoint import load_tiny
-        from pipeline.engines.eager import EagerEngine
-
-        engine = EagerEngine(load_tiny(embedded(TINY_WEIGHTS)), size, threads)
-        reason = "asked for"
     else:
+        engine = build_on_processor(config, progress)
+        reason = no_cuda or "asked for"
+    logger.info("engine %s: %s, %s on %s", engine.name, reason, engine.size, engine.device)
+    return engine
+
+
+def tell_nobody(text: str, share: float | None) -> None:
+    """Take progress that nobody asked for."""
+
+
+def build_on_card(config: EngineConfig, progress: Progress) -> CudaGraphEngine:
+    """Load any model onto the first card.
+
+    Raises:
+        EngineError: no card can be used; the message says why.
+        CheckpointError: weights are missing or do not fit.
+    """
+    return build_cuda_engine(lambda: load_model(config, progress), config.size)
+
+
+def build_on_processor(config: EngineConfig, progress: Progress) -> Engine:
+    """Load a model for this machine's processor: by OpenVINO what that has, else by torch.
+
+    Raises:
+        EngineError: OpenVINO was asked for and does not have the model.
+        CheckpointError: weights are missing or do not fit.
+    """
+    threads = config.threads or count_processors()
+    if config.is_embedded and config.engine != "eager":
         from pipeline.engines.openvino import OpenVinoEngine
 
-        engine = OpenVinoEngine(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
-        reason = "asked for" if config.engine == "openvino" else no_cuda
-    logger.info("engine %s: %s, %s on %s", engine.name, reason, size, engine.device)
-    return engine
+        size = config.size or TINY_PRESET.default_size
+        return OpenVinoEngine(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
+    if config.engine == "openvino":
+        raise EngineError(f"the OpenVINO engine has {TINY_PRESET.name} alone, not {config.model}")
+    from pipeline.engines.eager import EagerEngine
+
+    model = load_model(config, progress)
+    return EagerEngine(model, config.size or model.default_size, threads)
+
+
+def load_model(config: EngineConfig, progress: Progress) -> LoadedModel:
+    """Load a model onto the host.
+
+    Raises:
+        ConfigError: the model does not take a setting.
+        CheckpointError: weights are missing or do not fit.
+    """
+    if config.is_embedded:
+        from pipeline.checkpoint import load_tiny
+        from pipeline.loaded import to_loaded
+
+        return to_loaded(load_tiny(embedded(TINY_WEIGHTS)))
+    from pipeline.published import load_published
+
+    files = locate(config.model, config.lora, progress)
+    config.check_for(files.preset)
+    return load_published(files, config.lines or Lines(), progress)

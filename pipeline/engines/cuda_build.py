@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.engines.engine import Size
@@ -11,6 +12,7 @@ from pipeline.errors import EngineError
 
 if TYPE_CHECKING:
     from pipeline.engines.cuda_graph import CudaGraphEngine
+    from pipeline.loaded import LoadedModel
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 OLDEST_CAPABILITY = (7, 5)
@@ -38,8 +40,12 @@ def why_no_cuda() -> str:
     return ""
 
 
-def build_cuda_engine(size: Size) -> CudaGraphEngine:
-    """Load the embedded model onto the first card and capture it.
+def build_cuda_engine(load: Callable[[], LoadedModel], size: Size | None) -> CudaGraphEngine:
+    """Load a model onto the first card and capture it.
+
+    Args:
+        load: what gives the model, on the host.
+        size: None for the model's own.
 
     Raises:
         EngineError: no card can be used; the message says why.
@@ -49,11 +55,8 @@ def build_cuda_engine(size: Size) -> CudaGraphEngine:
         raise EngineError(f"the CUDA engine cannot run: {reason}")
     import torch
 
-    from pipeline.checkpoint import load_tiny
     from pipeline.engines.cuda_graph import CudaGraphEngine
-    from pipeline.engines.cuda_models import to_cuda_model
-    from pipeline.weights import TINY_WEIGHTS, embedded
 
     dtype = torch.float16
-    model = to_cuda_model(load_tiny(embedded(TINY_WEIGHTS)), torch.device("cuda", 0), dtype)
-    return CudaGraphEngine(model, size, dtype)
+    model = load().to(torch.device("cuda", 0), dtype)
+    return CudaGraphEngine(model, size or model.default_size, dtype)

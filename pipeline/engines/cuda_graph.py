@@ -7,33 +7,31 @@ copy in → replay → copy out, on one stream, and the host sleeps until the ba
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.config import check_size
 from pipeline.engines.cuda_batch import SLOTS, BatchShape, Slot, StaticBatch, read_results
 from pipeline.engines.engine import (
-    Conditioning,
     Image,
     Job,
     PixelFormat,
     Size,
-    Style,
 )
 from pipeline.engines.trial import make_trial
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.kernels import frames_to_pixels, launcher, pixels_to_frames
+from pipeline.loaded import LoadedModel
 from pipeline.pixels import PIXEL_OFFSET, PIXEL_SCALE
 from pipeline.stability import hold_still
-from pipeline.translate import StepInputs
+from pipeline.translate import Step, StepInputs
 
 logger = logging.getLogger(__name__)
 
@@ -49,31 +47,6 @@ ATTENTION = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-
-
-class Step(Protocol):
-    """Translates pixels; a module on the engine's device, in its dtype."""
-
-    def draw(
-        self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
-    ) -> Tensor:
-        """See :meth:`pipeline.translate.JoinedStep.draw`."""
-
-
-@dataclass(frozen=True)
-class CudaModel:
-    """What this engine must know of a model."""
-
-    name: str
-    step: Step
-    latent_channels: int
-    tokens: tuple[int, int]
-    """(T, D) of a conditioning."""
-    pooled: int
-    styles: tuple[Style, ...]
-    encode_prompt: Callable[[str], Conditioning]
-    stages: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Parts of the step by name, for a measurement."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +70,10 @@ class CudaGraphEngine:
 
     def __init__(
         self,
-        model: CudaModel,
+        model: LoadedModel,
         size: Size,
         dtype: torch.dtype = torch.float16,
-        batch_sizes: Sequence[int] = BATCH_SIZES,
+        batch_sizes: Sequence[int] | None = None,
         device: torch.device | None = None,
     ) -> None:
         """Allocate, warm up, capture, and compare; takes seconds.
@@ -108,7 +81,8 @@ class CudaGraphEngine:
         Raises:
             EngineError: not even a batch of one fits into the device's memory.
         """
-        self.size = check_size(size)
+        batch_sizes = batch_sizes or BATCH_SIZES
+        self.size = check_size(size, model.size_step_px)
         self.model = model.name
         self.styles = model.styles
         self.encode_prompt = model.encode_prompt
@@ -179,7 +153,7 @@ class CudaGraphEngine:
             for graph in self._graphs.values():
                 graph.reset()
             self._graphs.clear()
-            del self._step, self.stages, self._batch, self._slots
+            del self._step, self.stages, self.encode_prompt, self._batch, self._slots
             torch.cuda.empty_cache()
 
     def _check(self, jobs: Sequence[Job]) -> None:

@@ -9,39 +9,30 @@ import torch
 from torch import Tensor
 
 from pipeline.config import check_size
-from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size
-from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
+from pipeline.engines.engine import Image, Job, PixelFormat, Size
 from pipeline.errors import EngineClosed
+from pipeline.loaded import LoadedModel
 from pipeline.noise import make_noise
-from pipeline.tiny import TinyModel
-from pipeline.translate import JoinedStep, StepInputs
+from pipeline.translate import StepInputs
 
 
 class EagerEngine:
-    """Runs :class:`pipeline.translate.JoinedStep` as it stands."""
+    """Runs a model's :class:`pipeline.translate.Step` as it stands."""
 
     name = "eager"
     pixel_format: PixelFormat = "rgb24"
     max_batch = 1
 
-    def __init__(self, model: TinyModel, size: Size, threads: int = 2) -> None:
+    def __init__(self, model: LoadedModel, size: Size, threads: int = 2) -> None:
         torch.set_num_threads(threads)
-        self.size = check_size(size)
-        self.model = "sdxs-tiny"
+        self.size = check_size(size, model.size_step_px)
+        self.model = model.name
         self.device = f"CPU, {threads} threads, torch {torch.__version__} in float32"
-        self._config = model.config
-        self._step = JoinedStep(model)
-        tensors = {
-            TOKENS_KEY: model.styles.tokens.detach().numpy(),
-            POOLED_KEY: model.styles.pooled.detach().numpy(),
-        }
-        self._table = StyleTable(tensors, model.config.styles)
-        self.styles = self._table.styles
+        self._channels = model.latent_channels
+        self._step = model.to(torch.device("cpu"), torch.float32).step
+        self.encode_prompt = model.encode_prompt
+        self.styles = model.styles
         self._is_closed = False
-
-    def encode_prompt(self, prompt: str) -> Conditioning:
-        """See :class:`pipeline.engines.engine.Engine`."""
-        return self._table.encode(prompt)
 
     def translate(self, jobs: Sequence[Job]) -> list[Image]:
         """See :class:`pipeline.engines.engine.Engine`."""
@@ -59,11 +50,7 @@ class EagerEngine:
         return np.asarray(images[0].numpy())
 
     def _to_inputs(self, job: Job) -> StepInputs:
-        shape = (
-            self._config.autoencoder.latent_channels,
-            self.size.height // 8,
-            self.size.width // 8,
-        )
+        shape = (self._channels, self.size.height // 8, self.size.width // 8)
         memory = job.state.memory
         is_first = not isinstance(memory, Tensor)
         if is_first:

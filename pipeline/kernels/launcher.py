@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pipeline.cache import cache_folder
 from pipeline.errors import EngineError, PipelineError
 from pipeline.kernels.frame_format import FrameFormat
 
@@ -98,16 +98,10 @@ def _cache() -> FileStreamProgramCache | None:
     from cuda.core.utils import FileStreamProgramCache
 
     try:
-        return FileStreamProgramCache(cache_folder())
+        return FileStreamProgramCache(cache_folder("kernels"))
     except OSError as error:
         logger.warning("compiled kernels are not kept: %s", error)
         return None
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept between starts."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "sdxs-live" / "kernels"
 
 
 class Kernels:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.training.checkpoints import fill
+from pipeline.tensors import fill
 
 STUDENT_STAGES = ("unet", "warm-up", "one-step", "finish")
 """Those that change the student, each beginning with the one before."""

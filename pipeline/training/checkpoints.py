@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -54,22 +52,6 @@ def load(path: Path, config: object) -> dict[str, Any]:
             f"not with {wanted.get(name)}"
         )
     return state
-
-
-def fill(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load weights into a network.
-
-    Raises:
-        CheckpointError: names or shapes differ; the first that does is named.
-    """
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-        raise CheckpointError(
-            f"{source} does not fit: {len(wrong)} tensors differ, the first is {wrong[0]} "
-            f"(wanted {wanted.get(wrong[0])}, found {found.get(wrong[0])})"
-        )
-    network.load_state_dict(state)
 
 
 def flatten(tree: object, name: str = "") -> dict[str, object]:

@@ -12,12 +12,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from pipeline.lines import draw_lines
 from pipeline.training import networks
 from pipeline.training.block_removal import copy_remaining
 from pipeline.training.denoiser import Condition, Denoiser
 from pipeline.training.draws import Draw
 from pipeline.training.family import Example, freeze
-from pipeline.training.lines import draw_lines
 from pipeline.training.one_step import Models, OneStepStage, Pair
 from pipeline.training.recipes import ControlRecipe
 from pipeline.training.student import draw_in_one_step, load_student

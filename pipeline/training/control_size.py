@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.lines import draw_lines
 from pipeline.training import networks
 from pipeline.training.block_removal import copy_remaining
 from pipeline.training.denoiser import Denoiser, add_noise
@@ -17,7 +18,6 @@ from pipeline.training.distillation import feature_distillation, output_distilla
 from pipeline.training.draws import Draw
 from pipeline.training.family import Example, Family, freeze
 from pipeline.training.features import record
-from pipeline.training.lines import draw_lines
 from pipeline.training.loop import Losses, Turn
 from pipeline.training.recipes import UNetRecipe
 from pipeline.training.sampler import TIMESTEPS, Sampler

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.lines import draw_lines
 from pipeline.training import networks
 from pipeline.training.block_removal import copy_remaining
 from pipeline.training.denoiser import Denoiser, add_noise
 from pipeline.training.distillation import denoising
 from pipeline.training.draws import Draw
-from pipeline.training.lines import draw_lines
 from pipeline.training.loop import Losses, Turn
 from pipeline.training.recipes import ControlTeacherRecipe
 from pipeline.training.sampler import TIMESTEPS, Sampler

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from pipeline.schedule import make_alphas_cumprod
-
-Prediction = Literal["epsilon", "v_prediction"]
+from pipeline.schedule import Prediction, make_alphas_cumprod, to_x0
 
 LATENT_PX = 8
 """Pixels a side of one latent, in every family."""
@@ -126,9 +124,7 @@ class Denoiser(nn.Module):
     def to_x_0(self, output: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """DDPM, eq. 15 solved for x_0, or arXiv 2202.00512, appendix D."""
         alpha, sigma = noise_level(timesteps)
-        if self.prediction == "epsilon":
-            return (x_t - sigma * output) / alpha
-        return alpha * x_t - sigma * output
+        return to_x0(x_t, output, alpha, sigma, self.prediction)
 
     def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should have put out for x_t of ``x_0`` and ``noise``."""

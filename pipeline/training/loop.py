@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError
+from pipeline.tensors import fill
 from pipeline.training import checkpoints
 from pipeline.training.draws import Draw, Place
 from pipeline.training.logbook import Logbook, write_picture
@@ -147,7 +148,7 @@ class Loop:
         """
         state = checkpoints.load(self.checkpoint, self.config)
         for name, network in self.stage.networks.items():
-            checkpoints.fill(network, state["networks"][name], f"{self.checkpoint} ({name})")
+            fill(network, state["networks"][name], f"{self.checkpoint} ({name})")
         for turn in self.stage.turns:
             turn.optimizer.load_state_dict(state["optimizers"][turn.name])
         for name, values in self._averaged.items():

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from torch import nn
 
+from pipeline.low_rank import insert_low_rank
 from pipeline.training.family import Family
-from pipeline.training.low_rank import add_low_rank, insert_low_rank
+from pipeline.training.low_rank import add_low_rank
 from pipeline.training.one_step import Models, OneStepStage
 from pipeline.training.recipes import LoraRecipe
 

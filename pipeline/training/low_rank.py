@@ -1,18 +1,14 @@
-"""Low-rank updates of weights (LoRA, arXiv 2106.09685)."""
+"""Low-rank updates of weights (LoRA, arXiv 2106.09685), while they are trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pipeline.errors import CheckpointError
-
-FOREIGN_PREFIXES = ("base_model.model.", "unet.")
-"""What other programs put before a module's name."""
+from pipeline.low_rank import adaptable
 
 
 class LowRankUpdate(nn.Module):
@@ -44,15 +40,6 @@ def add_low_rank(network: nn.Module, rank: int) -> nn.ModuleList:
     return updates
 
 
-def adaptable(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """The layers that an update fits, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    }
-
-
 def merge_low_rank(network: nn.Module) -> None:
     """Make the updates part of the weights; the network is then of its plain kind again."""
     for module in list(network.modules()):
@@ -71,72 +58,3 @@ def write_low_rank(updates: nn.ModuleList, network: nn.Module, path: Path) -> No
         tensors[f"{name}.lora_A.weight"] = down.contiguous()
         tensors[f"{name}.lora_B.weight"] = up.contiguous()
     safetensors.torch.save_file(tensors, path)
-
-
-@torch.no_grad()
-def insert_low_rank(network: nn.Module, path: Path, strength: float = 1.0) -> int:
-    """Add the updates of a file to a network's weights, for good.
-
-    Args:
-        network: what the file was made for.
-        path: safetensors, named as peft names them.
-        strength: 1 for the whole update.
-
-    Returns:
-        How many layers changed.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or does not fit the network.
-    """
-    tensors = read_tensors(path)
-    layers = adaptable(network)
-    names = {plain_name(name) for name in tensors}
-    if not names or (unknown := sorted(names - set(layers))):
-        raise CheckpointError(
-            f"the LoRA {path.name} does not fit this network: "
-            + (f"it has no layer {unknown[0]}" if names else "it updates no layer")
-        )
-    for name in sorted(names):
-        weight = layers[name].weight
-        down, up = (find_part(tensors, name, part, path) for part in ("lora_A", "lora_B"))
-        update = up.flatten(1).float() @ down.flatten(1).float()
-        if update.numel() != weight.numel():
-            raise CheckpointError(
-                f"the LoRA {path.name} does not fit this network: {name} is "
-                f"{tuple(weight.shape)}, the update {tuple(update.shape)}"
-            )
-        weight += strength * update.view_as(weight).to(weight)
-    return len(names)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of safetensors.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no LoRA at {path}") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is damaged or no safetensors file: {error}") from error
-
-
-def plain_name(name: str) -> str:
-    """The layer that a tensor of a LoRA file belongs to."""
-    for prefix in FOREIGN_PREFIXES:
-        name = name.removeprefix(prefix)
-    return name.split(".lora_")[0]
-
-
-def find_part(tensors: dict[str, Tensor], layer: str, part: str, path: Path) -> Tensor:
-    """One of a layer's two matrices.
-
-    Raises:
-        CheckpointError: the file lacks it.
-    """
-    for name, tensor in tensors.items():
-        if plain_name(name) == layer and f".{part}." in name:
-            return tensor
-    raise CheckpointError(f"the LoRA {path.name} has no {part} for {layer}")

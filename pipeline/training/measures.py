@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
+from pipeline.lines import LUMA
 from pipeline.training.feature_matching import map_dists
-from pipeline.training.lines import LUMA
 from pipeline.training.losses import psnr, ssim
 
 FEATURE_LAYERS = ("/contract.0/Conv", "/contract.1/Conv", "/contract.2/Conv")

@@ -8,8 +8,8 @@ from typing import Literal, TypeVar
 
 from pipeline.config import TINY, AutoencoderConfig, TinyConfig, UNetConfig
 from pipeline.errors import ConfigError
+from pipeline.schedule import Prediction
 from pipeline.training import networks
-from pipeline.training.denoiser import Prediction
 from pipeline.training.networks import UNetLayout, narrow
 from pipeline.training.recipes import (
     AutoencoderRecipe,

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DCon
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.tensors import fill
 from pipeline.training import networks
 from pipeline.training.chain import Chain
-from pipeline.training.checkpoints import fill
 from pipeline.training.denoiser import Condition, Denoiser
 from pipeline.training.draws import Draw, Place
 from pipeline.training.family import Example, freeze

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.lines import draw_lines
 from pipeline.training.chain import STUDENT_STAGES, Chain
 from pipeline.training.denoiser import Denoiser
 from pipeline.training.family import Example
-from pipeline.training.lines import draw_lines
 from pipeline.training.logbook import write_picture
 from pipeline.training.losses import psnr, ssim
 from pipeline.training.measures import Figures, Judge, StyleFeatures, time_ms

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import ConfigError
+from pipeline.text_encoder import ClipText
 from pipeline.training.denoiser import Condition
 from pipeline.training.networks import UNetLayout
 
@@ -47,46 +48,11 @@ class FolderText:
     """The text encoders of a checkpoint folder: one, or SDXL's two."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        self._device = device
-        self._parts = [load_part(folder, "", device)]
-        self._is_xl = (folder / "text_encoder_2").is_dir()
-        if self._is_xl:
-            self._parts.append(load_part(folder, "_2", device))
+        self._text = ClipText(folder).to(device, torch.float32)
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """Stable Diffusion takes the last layer, SDXL both encoders' last but one."""
-        outputs = []
-        for tokenizer, encoder in self._parts:
-            ids = tokenizer(
-                list(prompts),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids.to(self._device)
-            outputs.append(encoder(ids, output_hidden_states=True))
-        if not self._is_xl:
-            return Condition(outputs[0].last_hidden_state)
-        tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        return Condition(tokens, outputs[1].text_embeds)
-
-
-def load_part(folder: Path, suffix: str, device: str) -> tuple[Any, nn.Module]:
-    """Load one tokenizer with its encoder.
-
-    Raises:
-        CheckpointError: the folder lacks them, or they are damaged.
-    """
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    kind = CLIPTextModelWithProjection if suffix else CLIPTextModel
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}")
-        encoder = kind.from_pretrained(folder / f"text_encoder{suffix}")
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder} has no usable text encoder{suffix}: {error}") from error
-    return tokenizer, encoder.to(device).eval().requires_grad_(False)
+        """One row a prompt."""
+        return Condition(*self._text(prompts))
 
 
 class RandomText:

@@ -1,0 +1,64 @@
+"""A model in memory: what every engine that runs torch must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pipeline.config import TINY_PRESET
+from pipeline.engines.engine import Conditioning, Size, Style
+from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
+from pipeline.tiny import TinyModel
+from pipeline.translate import JoinedStep, Step
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One model, in the device and dtype of its last :meth:`to`."""
+
+    name: str
+    step: Step
+    latent_channels: int
+    tokens: tuple[int, int]
+    """(T, D) of a conditioning."""
+    pooled: int
+    """(P,) of a conditioning; 0 for none."""
+    encode_prompt: Callable[[str], Conditioning]
+    default_size: Size
+    size_step_px: int
+    styles: tuple[Style, ...] = ()
+    stages: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Parts of the step by name, in the order of a frame, for a measurement."""
+    text_encoders: tuple[nn.Module, ...] = ()
+    """What ``encode_prompt`` runs, beside the frames."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """Move the networks, in place; return this."""
+        for network in (self.step, *self.text_encoders):
+            network.to(device, dtype)
+        return self
+
+
+def to_loaded(model: TinyModel) -> LoadedModel:
+    """Describe ``sdxs-tiny``; its styles stay on the host, in float32."""
+    config = model.config
+    tensors = {
+        TOKENS_KEY: model.styles.tokens.detach().numpy().copy(),
+        POOLED_KEY: model.styles.pooled.detach().numpy().copy(),
+    }
+    table = StyleTable(tensors, config.styles)
+    return LoadedModel(
+        name=TINY_PRESET.name,
+        step=JoinedStep(model),
+        latent_channels=config.autoencoder.latent_channels,
+        tokens=(config.tokens, config.token_dim),
+        pooled=config.token_dim,
+        encode_prompt=table.encode,
+        default_size=TINY_PRESET.default_size,
+        size_step_px=TINY_PRESET.size_step_px,
+        styles=table.styles,
+        stages={"encode": model.encoder, "unet": model.unet, "decode": model.decoder},
+    )
