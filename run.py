@@ -25,6 +25,7 @@ from pipeline.engines.build import (
 )
 from pipeline.engines.engine import Engine, Size
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.safety import CheckerFactory, load_checker
 from stream.corrections import Corrections
 from stream.errors import StreamError
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stream.status import EngineStatus
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
+PUBLISHED = "the hub's"
 COMMANDS = ("serve", "translate", "bench", "train")
 
 
@@ -110,6 +112,15 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="whether the page may load another model, for everybody; auto: with --token, or on "
         "loopback without --name and --origin",
+    )
+    group.add_argument(
+        "--safety",
+        nargs="?",
+        const=PUBLISHED,
+        default="",
+        metavar="FOLDER",
+        help="blur what the published safety checker finds unfit to be shown; FOLDER of its "
+        "weights instead of the hub's",
     )
     group.add_argument("--redirect-to", default="", help="another server, for when this is full")
     group.add_argument(
@@ -227,7 +238,14 @@ def serve(options: argparse.Namespace) -> None:
             await asyncio.to_thread(webbrowser.open, address)
 
     models = list_models(engine.model)
-    asyncio.run(serve_app(config, None, models, on_listening, to_model_factory(engine)))
+    make_engine, load_checker = to_model_factory(engine), to_checker_factory(options.safety)
+    asyncio.run(serve_app(config, None, models, on_listening, make_engine, load_checker))
+
+
+def to_checker_factory(source: str) -> CheckerFactory | None:
+    """What loads the safety checker that ``--safety`` names; None for no such flag."""
+    folder = None if source == PUBLISHED else Path(source)
+    return (lambda: load_checker(folder)) if source else None
 
 
 def to_model_factory(engine: EngineConfig) -> ModelFactory:

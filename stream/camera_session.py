@@ -20,6 +20,7 @@ from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.peerconnection import PeerConnection
 from stream.rtp import count_beneath, count_untaken, on_sent, received
+from stream.safety import Guard, SafetyThread, Verdict
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.sound import PictureDelay, Sound
@@ -43,6 +44,7 @@ class CameraSession(Session):
         *,
         sends_back: bool,
         alias: str | None = None,
+        safety: SafetyThread | None = None,
     ) -> None:
         """Make a session that has no peer yet.
 
@@ -53,6 +55,7 @@ class CameraSession(Session):
             controls: the first settings.
             sends_back: the peer itself sees the translation.
             alias: a name under which it can be found, besides its id.
+            safety: says which pictures may be shown; None: all.
         """
         super().__init__(config)
         self.alias = alias
@@ -64,6 +67,9 @@ class CameraSession(Session):
         self._engine = engine
         self._channel = ControlChannel(self.end)
         self._feed = Feed(self, controls)
+        self._safety = safety
+        self._guard = Guard(safety, self.notice) if safety is not None else None
+        self._feed.guard = self._guard
         self._camera: MediaStreamTrack | None = None
         self._microphone: MediaStreamTrack | None = None
         self._outbox = self.broadcast.subscribe() if sends_back else None
@@ -134,6 +140,8 @@ class CameraSession(Session):
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         self._engine.attach(self._feed)
+        if self._safety is not None and self._guard is not None:
+            self._safety.attach(self._guard)
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
         tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
@@ -142,6 +150,8 @@ class CameraSession(Session):
 
     def _free(self) -> None:
         self._engine.detach(self._feed)
+        if self._safety is not None and self._guard is not None:
+            self._safety.detach(self._guard)
         self.broadcast.close()
         self._count_drops()
 
@@ -206,13 +216,13 @@ class CameraSession(Session):
         now_s = time.perf_counter()
         due, picture = self._stall.submitted(now_s), self._stall.picture
         if due is Shows.HELD and picture is not None:
-            frame = await asyncio.to_thread(
-                sign.repeat_with_sign, picture.frame, arrived.frame, now_s
-            )
+            frame = await asyncio.to_thread(self._repeat, picture.frame, arrived.frame, now_s)
             standing_in = Finished(picture.arrived, frame, picture.is_translated, is_repeat=True)
         elif due is Shows.CAMERA:
             # A copy: the model may still read the frame itself.
-            frame = await asyncio.to_thread(frames.copy_camera_frame, arrived.frame)
+            frame = await asyncio.to_thread(
+                lambda: self._cover(frames.copy_camera_frame(arrived.frame))
+            )
             standing_in = Finished(arrived, frame, False)
         else:
             return
@@ -231,9 +241,17 @@ class CameraSession(Session):
             self.sound.put(packet, time.perf_counter())
 
     async def _to_camera_frame(self, frame: VideoFrame) -> VideoFrame:
-        if frames.is_sendable(frame):
+        if frames.is_sendable(frame) and self._guard is None:
             return frames.to_camera_frame(frame)
-        return await asyncio.to_thread(frames.to_camera_frame, frame)
+        return await asyncio.to_thread(lambda: self._cover(frames.to_camera_frame(frame)))
+
+    def _cover(self, frame: VideoFrame) -> VideoFrame:
+        return frame if self._guard is None else self._guard.cover(frame)
+
+    def _repeat(self, picture: VideoFrame, like: VideoFrame, now_s: float) -> VideoFrame:
+        """Return the last picture with a sign; blurred if it was found unfit meanwhile."""
+        shown = picture if self._guard is None else self._guard.veil(picture)
+        return sign.repeat_with_sign(shown, like, now_s)
 
     async def _push_stats(self) -> None:
         loop = asyncio.get_running_loop()
@@ -258,10 +276,15 @@ class CameraSession(Session):
                 "state": self._picture_state(),
                 "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
+                "blurred": self._why_blurred(),
                 "effort": concession.to_json() if concession else None,
                 **self.stats.to_json(),
             }
         )
+
+    def _why_blurred(self) -> str | None:
+        verdict = Verdict.FIT if self._guard is None else self._guard.verdict
+        return None if verdict is Verdict.FIT else verdict.value
 
     def _picture_state(self) -> str:
         if self.controls.bypass:

@@ -13,6 +13,7 @@ from stream import frames
 from stream.controls import Controls
 from stream.frames import Placement
 from stream.latest import Slot
+from stream.safety import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Feed:
         self.owner = owner
         self.controls = controls
         self.inbox: Slot[ArrivedFrame] = Slot()
+        self.guard: Guard | None = None
+        """Says which of its pictures may be shown; None: all."""
         # Frames that the model was spared, for the delay's sake; counted on the loop.
         self.spared = 0
         # Whether the owner was told that the engine fails; ends with the next success.

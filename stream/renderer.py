@@ -250,6 +250,8 @@ class Renderer:
                 frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
                 if share.controls.marks:
                     frames.carry_marks(frame, share.arrived.frame)
+                if share.feed.guard is not None:
+                    frame = share.feed.guard.cover(frame)
             except Exception as error:
                 logger.exception("a frame could not be finished")
                 self._hand_back([share], error)
@@ -299,6 +301,8 @@ class Renderer:
                 self._post(feed.owner.notice, "warning", detail)
             try:
                 frame = frames.to_camera_frame(arrived.frame)
+                if feed.guard is not None:
+                    frame = feed.guard.cover(frame)
             except Exception:
                 # Not even that: the picture before stays, and the next batch is served.
                 logger.exception("a frame could not be handed back")

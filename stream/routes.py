@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from stream.blur import to_blurred
 from stream.config import ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
 from stream.errors import RequestRefused
@@ -17,6 +18,7 @@ from stream.limits import read_body
 from stream.models import Models
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
 from stream.resources import SDP, add_candidates, read_offer, show_options
+from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
 from stream.signaling import BOTH_WAYS
@@ -25,6 +27,7 @@ from stream.status import EngineState
 
 CONFIG = web.AppKey("config", ServerConfig)
 ENGINE = web.AppKey("engine", EngineThread)
+SAFETY = web.AppKey("safety", SafetyThread)
 SESSIONS = web.AppKey("sessions", Sessions)
 METRICS = web.AppKey("metrics", Metrics)
 MODELS = web.AppKey("models", Models)
@@ -152,6 +155,9 @@ async def preview(request: web.Request) -> web.Response:
     translated = await request.app[ENGINE].translate_picture(
         picture, controls.prompt, controls.settings, lambda: request.transport is not None
     )
+    safety = request.app.get(SAFETY)
+    if safety is not None and await safety.is_unfit(translated):
+        translated = await asyncio.to_thread(to_blurred, translated)
     jpeg = await asyncio.to_thread(encode_jpeg, translated)
     return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from pipeline.engines import Engine
+from pipeline.safety import CheckerFactory
 from stream import rtp, whep, whip
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
@@ -22,7 +23,8 @@ from stream.limits import add_cors, add_security_headers, check_origin, check_to
 from stream.models import ModelEntry, Models
 from stream.renderer import EngineFactory, ModelFactory
 from stream.report import Report
-from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SESSIONS, add_routes
+from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SAFETY, SESSIONS, add_routes
+from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
 from stream.stats import Metrics
@@ -42,6 +44,7 @@ def create_app(
     engine_factory: EngineFactory | None,
     models: Sequence[ModelEntry] = (),
     make_engine: ModelFactory | None = None,
+    load_checker: CheckerFactory | None = None,
 ) -> web.Application:
     """Put the application together; nothing runs before it is started.
 
@@ -51,6 +54,7 @@ def create_app(
             ``make_engine`` builds the first of ``models``.
         models: what ``/api/models`` lists, the one that is started first.
         make_engine: builds another model, or this one at another size; None: the first stays.
+        load_checker: loads what says which pictures may be shown; None: all may.
     """
     app = web.Application(
         middlewares=[
@@ -71,7 +75,11 @@ def create_app(
     app[METRICS] = metrics
     app[MODELS] = Models(config, engine, models, make_engine)
     app[ENGINE] = engine
-    app[SESSIONS] = Sessions(config, engine, metrics)
+    safety = None if load_checker is None else SafetyThread(load_checker, metrics)
+    if safety is not None:
+        app[SAFETY] = safety
+        app.cleanup_ctx.append(_run_safety)
+    app[SESSIONS] = Sessions(config, engine, metrics, safety)
     app.cleanup_ctx.append(_run_engine)
     app.cleanup_ctx.append(_run_beside("models", app[MODELS].run))
     app.on_shutdown.append(_close_models)
@@ -92,6 +100,7 @@ async def serve(
     models: Sequence[ModelEntry] = (),
     on_listening: Callable[[str, EngineStatus], Awaitable[None]] | None = None,
     make_engine: ModelFactory | None = None,
+    load_checker: CheckerFactory | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end every session and free the engine.
 
@@ -102,14 +111,16 @@ async def serve(
         on_listening: called once with the address of the page and the engine's state, when
             the model is loaded or could not be, after 6 s at the latest.
         make_engine: see :func:`create_app`.
+        load_checker: see :func:`create_app`.
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
+        PipelineError: the safety checker cannot be loaded.
     """
     # Bound before anything is loaded, so that a port in use is told at once.
     sock = bind(config)
     rtp.install(config.corrections, config.max_bitrate_bps)
-    app = create_app(config, engine_factory, models, make_engine)
+    app = create_app(config, engine_factory, models, make_engine, load_checker)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     stop = asyncio.Event()
     try:
@@ -204,6 +215,15 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         content_type="application/problem+json",
         headers=headers,
     )
+
+
+async def _run_safety(app: web.Application) -> AsyncIterator[None]:
+    safety = app[SAFETY]
+    try:
+        await safety.start()
+        yield
+    finally:
+        await safety.close()
 
 
 async def _run_engine(app: web.Application) -> AsyncIterator[None]:

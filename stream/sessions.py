@@ -9,6 +9,7 @@ from stream.camera_session import CameraSession
 from stream.config import ServerConfig
 from stream.controls import Controls
 from stream.errors import ServerFull, SessionUnknown
+from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.stats import Metrics, SessionStats
@@ -20,10 +21,17 @@ logger = logging.getLogger(__name__)
 class Sessions:
     """Owns each session and the task that runs it."""
 
-    def __init__(self, config: ServerConfig, engine: EngineThread, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        engine: EngineThread,
+        metrics: Metrics,
+        safety: SafetyThread | None = None,
+    ) -> None:
         self._config = config
         self._engine = engine
         self._metrics = metrics
+        self._safety = safety
         self._cameras: dict[str, CameraSession] = {}
         self._viewers: dict[str, ViewerSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -70,6 +78,7 @@ class Sessions:
             controls,
             sends_back=sends_back,
             alias=alias,
+            safety=self._safety,
         )
         # Entered before the first await, so that the limit holds.
         self._cameras[session.id] = session

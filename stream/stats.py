@@ -99,6 +99,12 @@ class Metrics:
         self.engine_loads = Counter(
             "stream_engine_loads", "Engines built.", ["result"], registry=self.registry
         )
+        self.safety_checks = Counter(
+            "stream_safety_checks",
+            "Pictures that the safety checker has looked at.",
+            ["verdict"],
+            registry=self.registry,
+        )
 
     def exposition(self) -> bytes:
         """Return the text format of Prometheus."""

@@ -114,6 +114,7 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("serve --redirect-to http://[", "--redirect-to must be like"),
         ("serve --ice-server example.org", "--ice-server must be like"),
         ("serve --max-sessions 0", "--max-sessions must be at least 1 (got 0)"),
+        ("serve --port 0 --no-browser --safety gone", "gone holds no safety checker: put"),
         ("serve --size 100x100", "multiples of 16 between 64 and 1024 (got 100x100)"),
         ("serve --size large", 'a size is written "320x240" or "256" (got "large")'),
         ("serve --size 0", "a width and a height above 0"),

@@ -304,3 +304,26 @@ async def test_server_dies_and_returns(browser: Browser) -> None:
             await visit.until_colour(ground("grey", 0.5))
             assert await visit.page.is_hidden("#message")
             assert await visit.page.input_value("#prompt") == "grey"
+
+
+class Prude:
+    """A safety checker that finds everything unfit."""
+
+    def is_unfit(self, image: np.ndarray) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+async def test_blurred_picture_is_explained(browser: Browser) -> None:
+    """Where the server's safety checker lets nothing be shown, the page says why it is blurred."""
+    async with (
+        serving(make_engine, load_checker=Prude) as server,
+        visiting(browser, server.base) as visit,
+    ):
+        await visit.open("?source=test&autostart=1")
+        await visit.until_state("live")
+        await visit.until_text("#message-text", "finds the picture unfit to be shown")
+        assert await visit.text("#hud-state") == "Live"
+        visit.assert_clean()

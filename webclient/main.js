@@ -24,6 +24,8 @@ const NO_MODEL = 'The model does not answer: you see the camera itself until it 
 const IN_STYLES = 'A style by name, or a blend';
 const IN_WORDS = 'In your own words';
 const WORDS_EXAMPLE = 'a harbour at night, oil painting';
+const UNFIT = 'The safety checker finds the picture unfit to be shown: it is blurred.';
+const UNCHECKED = 'The picture is blurred until the safety checker has looked at it.';
 const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
 
 /** @param {string} id */
@@ -207,7 +209,7 @@ live.addEventListener('state', (event) => {
   hud.updateState(state);
   $('announcer').textContent = sentence;
   $('start').dataset.does = isRunning() ? 'stop' : 'start';
-  messages.unsay('connection', 'stall', 'loading', 'muted');
+  messages.unsay('connection', 'stall', 'loading', 'muted', 'blurred');
   if (state === 'failed') {
     messages.say('connection', sentence, 'Try again', () => start());
   } else if (state === 'live') {
@@ -232,7 +234,8 @@ live.addEventListener('stats', (event) => {
   else if (server?.stall === 'held') messages.say('stall', HELD);
   else if (server?.state === 'stalled') messages.say('stall', NO_MODEL);
   else if (quiet_ms > STALL_MS) messages.say('stall', STILL);
-  else messages.unsay('stall');
+  else if (server?.blurred) messages.say('blurred', server.blurred === 'unfit' ? UNFIT : UNCHECKED);
+  else messages.unsay('stall', 'blurred');
 });
 
 live.addEventListener('controls', (event) => {

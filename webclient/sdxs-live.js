@@ -18,13 +18,14 @@
  *   transition_s: number, bypass: boolean, marks: boolean}} Controls
  *   `marks`: the picture's top 24 lines go past the model
  * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass',
- *   stall: 'held' | 'camera' | null,
+ *   stall: 'held' | 'camera' | null, blurred: 'unchecked' | 'unfit' | null,
  *   engine: {name: string, device: string, model: string, size: string} | null,
  *   effort: {size: string, share: string, detail: string} | null,
  *   fps_in: number | null, fps_out: number | null,
  *   dropped_in: number | null, dropped_out: number | null,
  *   age_ms: number | null, stages_ms: Record<string, number | null> | null}} ServerStats
  *   `effort`: what the model does less so that the delay stays below the server's target
+ *   `blurred`: why, where the server has a safety checker
  *   `stall`: shown for want of a translation: the last picture, marked, or the camera's own
  * @typedef {{server: ServerStats | null, report: RTCStatsReport, quiet_ms: number}} Stats
  *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
