@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +20,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from pipeline.config import Source
 from pipeline.errors import CheckpointError
+from pipeline.hub import download
+from pipeline.pickles import read_pickle
+from pipeline.tensors import fill, read_tensors
 
 logger = logging.getLogger(__name__)
 
-HUB_ID = "CompVis/stable-diffusion-safety-checker"
-REVISION = "cb41f3a270d63d454d385fc2e4f571c487c253c5"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = f"{CONFIG_FILE} and {' or '.join(WEIGHTS_FILES)}"
+SOURCE = Source(
+    "CompVis/stable-diffusion-safety-checker",
+    "cb41f3a270d63d454d385fc2e4f571c487c253c5",
+    (CONFIG_FILE, "pytorch_model.bin"),
+)
 CONCEPTS, SPECIAL_CONCEPTS = 17, 3
 SPECIAL_ADJUSTMENT = 0.01
 """How much stricter it is with a picture near a special concept."""
@@ -91,7 +98,7 @@ class ClipChecker:
         path = next(folder / name for name in WEIGHTS_FILES if (folder / name).is_file())
         with torch.device("meta"):
             network = make_network(config, folder)
-        fill(network, read_weights(path), path.name)
+        place(network, read_weights(path), path.name)
         logger.info("safety checker: %s", folder)
         return cls(network)
 
@@ -122,28 +129,15 @@ def locate_checker(folder: Path | None) -> Path:
         CheckpointError: it is not there, or cannot be downloaded; the message says which files
             to put where.
     """
-    files = f"{CONFIG_FILE} and {' or '.join(WEIGHTS_FILES)}"
-    if folder is not None:
-        has_weights = any((folder / name).is_file() for name in WEIGHTS_FILES)
-        if not has_weights or not (folder / CONFIG_FILE).is_file():
-            raise CheckpointError(
-                f"{folder} holds no safety checker: put {files} of {HUB_ID} there"
-            )
-        return folder
-    import httpx2
-    from huggingface_hub import snapshot_download
-
-    try:
-        wanted = [CONFIG_FILE, WEIGHTS_FILES[-1]]
-        return Path(snapshot_download(HUB_ID, revision=REVISION, allow_patterns=wanted))
-    # huggingface-hub's own errors are kinds of these.
-    except (OSError, ValueError, httpx2.HTTPError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    if folder is None:
+        instead = f"put {FILES} of {SOURCE.hub_id} into a folder and name it: --safety FOLDER"
+        return download(SOURCE, instead, lambda text, _: logger.debug("%s", text))
+    has_weights = any((folder / name).is_file() for name in WEIGHTS_FILES)
+    if not has_weights or not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(
-            f"the safety checker is not on this machine and could not be downloaded "
-            f"({type(error).__name__}: {reason}); put {files} of {HUB_ID} into a folder "
-            "and name it: --safety FOLDER"
-        ) from error
+            f"{folder} holds no safety checker: put {FILES} of {SOURCE.hub_id} there"
+        )
+    return folder
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -175,33 +169,17 @@ def make_network(config: Mapping[str, Any], folder: Path) -> ConceptNetwork:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights by name; of a pickle, nothing but tensors.
+    """Read weights by name, in float32; of a pickle, nothing but tensors.
 
     Raises:
         CheckpointError: the file is damaged or holds something else.
     """
-    import safetensors.torch
-
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        pickle.UnpicklingError,
-        safetensors.SafetensorError,
-    ) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path.name} is damaged or holds no weights: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path.name} holds something else than tensors by name")
-    return state
+    state = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    # Indices 0, 1, 2, ... that older versions of transformers kept with the weights.
+    return {name: v.float() for name, v in state.items() if not name.endswith("position_ids")}
 
 
-def fill(network: ConceptNetwork, state: Mapping[str, Tensor], source: str) -> None:
+def place(network: ConceptNetwork, state: Mapping[str, Tensor], source: str) -> None:
     """Give a network, on the meta device, its weights.
 
     The published file names CLIP's parts ``vision_model.vision_model.``; how many of these
@@ -210,23 +188,15 @@ def fill(network: ConceptNetwork, state: Mapping[str, Tensor], source: str) -> N
     Raises:
         CheckpointError: names or shapes differ; the first that does is named.
     """
-
-    def bare(name: str) -> str:
-        return re.sub(r"^(vision_model\.)+", "", name)
-
-    # Indices 0, 1, 2, ... that older versions of transformers kept with the weights.
-    found = {bare(name): v for name, v in state.items() if not name.endswith("position_ids")}
-    wanted = {bare(name): (name, value.shape) for name, value in network.state_dict().items()}
-    shapes = {name: value.shape for name, value in found.items()}
-    expected = {name: shape for name, (_, shape) in wanted.items()}
-    if wrong := sorted(n for n in shapes | expected if shapes.get(n) != expected.get(n)):
-        raise CheckpointError(
-            f"{source} does not fit a safety checker: {len(wrong)} tensors differ, the first is "
-            f"{wrong[0]} (wanted {expected.get(wrong[0])}, found {shapes.get(wrong[0])})"
-        )
-    filled = {wanted[name][0]: value.float() for name, value in found.items()}
-    network.load_state_dict(filled, assign=True)
+    names = {to_bare(name): name for name in network.state_dict()}
+    renamed = {names.get(to_bare(name), name): value for name, value in state.items()}
+    fill(network, renamed, source, assign=True)
     # Not in the file, and so still on the meta device.
     for module in network.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
+
+
+def to_bare(name: str) -> str:
+    """Return a weight's name without what says that it is CLIP's."""
+    return re.sub(r"^(vision_model\.)+", "", name)

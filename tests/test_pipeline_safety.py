@@ -18,7 +18,14 @@ from transformers import CLIPConfig
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
 from pipeline.safety import load_checker
-from pipeline.safety_clip import ClipChecker, fill, locate_checker, make_network, read_config
+from pipeline.safety_clip import (
+    ClipChecker,
+    locate_checker,
+    make_network,
+    place,
+    read_config,
+    read_weights,
+)
 
 PUBLISHED_BYTES = 1_216_067_303
 """Of pytorch_model.bin, float32 beside names and shapes."""
@@ -145,14 +152,14 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "cut", tensors)
     path = folder / "pytorch_model.bin"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match=r"^pytorch_model.bin is damaged or holds no weights"):
+    with pytest.raises(CheckpointError, match=r"^pytorch_model.bin is damaged"):
         load_checker(folder)
     for name in ("visual_projection.weight", "concept_embeds"):
         other = write(tmp_path / "other", tensors | {name: torch.zeros(3, 5)})
         with pytest.raises(CheckpointError, match=f"1 tensors differ, the first is {name}"):
             load_checker(other)
     torch.save({"run": print}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="no pickle of weights alone"):
         load_checker(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"config\.json is missing or not a safety checker's"):
@@ -168,7 +175,7 @@ def test_without_a_network_the_sentence_says_which_files(
     with pytest.raises(CheckpointError) as raised:
         locate_checker(None)
     sentence = str(raised.value)
-    assert sentence.startswith("the safety checker is not on this machine")
+    assert "CompVis/stable-diffusion-safety-checker@cb41f3a are not on this machine" in sentence
     assert "put config.json and model.safetensors or pytorch_model.bin of CompVis/" in sentence
     assert sentence.endswith("--safety FOLDER")
     assert "\n" not in sentence
@@ -176,9 +183,9 @@ def test_without_a_network_the_sentence_says_which_files(
 
 def test_weights_are_all_placed(tmp_path: Path) -> None:
     """After loading nothing is left without contents, as it is before."""
-    write(tmp_path, {})
+    write(tmp_path, to_published_names(make_published(0)))
     with torch.device("meta"):
         network = make_network(read_config(tmp_path / "config.json"), tmp_path)
     assert next(network.parameters()).is_meta
-    fill(network, to_published_names(make_published(0)), "weights")
+    place(network, read_weights(tmp_path / "pytorch_model.bin"), "weights")
     assert not any(t.is_meta for t in [*network.parameters(), *network.buffers()])
