@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 # What is in force, and what takes it out again.
 _current = Corrections.none()
+_cap_bps = DEFAULT_CAP_BPS
 _undo = ExitStack()
 
 
@@ -63,7 +64,7 @@ def install(
 ) -> Corrections:
     """Put the corrections in force for every peer connection made from now on.
 
-    Called once, when the server starts. Calling it again replaces what was in force.
+    Calling it again replaces what was in force. A server has them :func:`installed`.
 
     Args:
         corrections: which ones; None: all.
@@ -72,7 +73,7 @@ def install(
     Returns:
         What is in force now: nothing, after a warning, if aiortc or aioice surprise.
     """
-    global _current  # noqa: PLW0603 - as global as what it corrects
+    global _current, _cap_bps  # noqa: PLW0603 - as global as what it corrects
     wanted = Corrections() if corrections is None else corrections
     _undo.close()
     _current = Corrections.none()
@@ -81,7 +82,7 @@ def install(
         logger.warning("aiortc stays as it is, without any correction: %s", "; ".join(surprises))
         return _current
     _put_in_place(wanted, max_bitrate_bps)
-    _current = wanted
+    _current, _cap_bps = wanted, max_bitrate_bps
     return wanted
 
 
@@ -90,11 +91,11 @@ def installed(
     corrections: Corrections | None = None, max_bitrate_bps: int = DEFAULT_CAP_BPS
 ) -> Iterator[Corrections]:
     """Have corrections in force within a block, and what was before after it."""
-    before = _current
+    before = _current, _cap_bps
     try:
         yield install(corrections, max_bitrate_bps)
     finally:
-        install(before)
+        install(*before)
 
 
 def received(track: MediaStreamTrack, pts: int | None) -> ReceivedFrame | None:

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -118,26 +118,27 @@ async def serve(
         PipelineError: the safety checker cannot be loaded.
     """
     # Bound before anything is loaded, so that a port in use is told at once.
-    sock = bind(config)
-    rtp.install(config.corrections, config.max_bitrate_bps)
-    app = create_app(config, engine_factory, models, make_engine, load_checker)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
-    stop = asyncio.Event()
-    try:
-        await runner.setup()
-        await web.SockSite(runner, sock).start()
-        with call_on_signals(stop.set):
-            async with asyncio.TaskGroup() as tasks:
-                if on_listening is not None:
-                    tell = _announce(app[ENGINE], to_url(sock), on_listening)
-                    telling = tasks.create_task(tell, name="announce")
-                await stop.wait()
-                if on_listening is not None:
-                    telling.cancel()
-        logger.info("stopping")
-    finally:
-        await runner.cleanup()
-        sock.close()
+    with (
+        closing(bind(config)) as sock,
+        rtp.installed(config.corrections, config.max_bitrate_bps),
+    ):
+        app = create_app(config, engine_factory, models, make_engine, load_checker)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        stop = asyncio.Event()
+        try:
+            await runner.setup()
+            await web.SockSite(runner, sock).start()
+            with call_on_signals(stop.set):
+                async with asyncio.TaskGroup() as tasks:
+                    if on_listening is not None:
+                        tell = _announce(app[ENGINE], to_url(sock), on_listening)
+                        telling = tasks.create_task(tell, name="announce")
+                    await stop.wait()
+                    if on_listening is not None:
+                        telling.cancel()
+            logger.info("stopping")
+        finally:
+            await runner.cleanup()
 
 
 async def _announce(

@@ -434,6 +434,7 @@ async def test_serve_stops_on_a_signal(has_handlers: bool, monkeypatch: pytest.M
 
         monkeypatch.setattr(loop, "add_signal_handler", refuse)
     before = signal.getsignal(signal.SIGTERM)
+    encoders = aiortc.rtcrtpsender.get_encoder
     caller = Caller()
     config = ServerConfig(port=0, max_bitrate_bps=900_000)
     running = asyncio.create_task(serve(config, ColourEngine, on_listening=caller))
@@ -446,6 +447,7 @@ async def test_serve_stops_on_a_signal(has_handlers: bool, monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     assert signal.getsignal(signal.SIGTERM) == before
+    assert aiortc.rtcrtpsender.get_encoder is encoders
     assert "engine" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
