@@ -31,6 +31,7 @@ from stream.errors import StreamError
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
+    from stream.exposure import Exposure
     from stream.renderer import ModelFactory, Progress
     from stream.status import EngineStatus
 
@@ -87,6 +88,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, str(TINY_PRESET.default_size))
     add_network(parser)
     add_delay(parser)
+    add_exposure(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     parser.add_argument(
         "--without-correction",
@@ -154,6 +156,31 @@ def add_delay(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exposure(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say how much a server gives each stranger."""
+    group = parser.add_argument_group("strangers")
+    group.add_argument(
+        "--rate-limit",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether an address may ask only so often for what costs; auto: unless only this "
+        "machine gets at it",
+    )
+    group.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        help="address or network whose X-Forwarded-For is believed; may be given several times",
+    )
+
+
+def to_exposure(options: argparse.Namespace) -> Exposure:
+    """Check the flags of :func:`add_exposure`."""
+    from stream.exposure import Exposure
+
+    return Exposure(rate_limit=options.rate_limit, proxies=tuple(options.proxy))
+
+
 def to_server_config(options: argparse.Namespace) -> ServerConfig:
     """Check the flags of :func:`add_network` and :func:`add_delay`."""
     from stream.config import IceServer, ServerConfig
@@ -175,6 +202,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         is_size_fixed=options.size != "auto",
         log_every_s=options.log_every_s,
         corrections=to_corrections(options.without_correction),
+        exposure=to_exposure(options),
     )
 
 

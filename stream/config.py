@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from stream.bitrate import DEFAULT_CAP_BPS, MIN_BITRATE_BPS
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
+from stream.exposure import Exposure
 
 ModelSwitch = Literal["auto", "on", "off"]
 
@@ -81,16 +82,27 @@ class ServerConfig:
     """Between two lines of figures in the log, while sessions are open; 0: none."""
     corrections: Corrections = field(default_factory=Corrections)
     """What of aiortc is corrected; see :mod:`stream.rtp`."""
+    exposure: Exposure = field(default_factory=Exposure)
+    """How much each stranger is given."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only who has this machine gets at it: on loopback, under no other name."""
+        return _is_loopback(self.host) and not self.names and not self.origins
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether an address may ask only so often; ``"auto"``: where strangers get at it."""
+        wish = self.exposure.rate_limit
+        return wish == "on" or (wish == "auto" and not self.is_private)
 
     @property
     def may_switch_model(self) -> bool:
         """Whether a request may have another model loaded.
 
-        ``"auto"``: where only the operator gets at it, on loopback under no other name, or
-        with a token.
+        ``"auto"``: where only the operator gets at it, or with a token.
         """
-        is_private = _is_loopback(self.host) and not self.names and not self.origins
-        is_guarded = bool(self.token) or is_private
+        is_guarded = bool(self.token) or self.is_private
         return self.model_switch == "on" or (self.model_switch == "auto" and is_guarded)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ StreamError                 carries the HTTP status it is answered with
 ├── ControlRefused          a change of settings that fails its check (422)
 ├── RequestRefused          a request whose body, type or origin is not accepted
 ├── TokenRefused            a request without the token that the server asks for (401)
+├── RateExceeded            an address asks too often (429, Retry-After)
 ├── SessionUnknown          no such session, or it has ended (404)
 ├── ServerFull              no room now; worth another try (503, Retry-After)
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
@@ -71,6 +72,16 @@ class TokenRefused(StreamError):
         # RFC 6750, section 3: no error code for who did not know that a token is needed.
         error = ' error="invalid_token"' if was_given else ' realm="stream"'
         self.headers = {"WWW-Authenticate": f"Bearer{error}"}
+
+
+class RateExceeded(StreamError):
+    """An address asks too often."""
+
+    status = 429
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class SessionUnknown(StreamError):

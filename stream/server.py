@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.engines import Engine
 from pipeline.safety import CheckerFactory
@@ -21,6 +21,7 @@ from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
 from stream.limits import add_cors, add_security_headers, check_origin, check_token
 from stream.models import ModelEntry, Models
+from stream.rate_limit import TokenBuckets, limit_rates
 from stream.renderer import EngineFactory, ModelFactory
 from stream.report import Report
 from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SAFETY, SESSIONS, add_routes
@@ -62,6 +63,7 @@ def create_app(
             add_cors(config.origins),
             answer_errors,
             check_origin((config.host, *config.names), config.origins),
+            *_limit_rates(config),
             check_token(config.token),
         ]
     )
@@ -216,6 +218,13 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         content_type="application/problem+json",
         headers=headers,
     )
+
+
+def _limit_rates(config: ServerConfig) -> list[Middleware]:
+    """Before the token is asked for, so that guessing it is limited too."""
+    if not config.limits_rates:
+        return []
+    return [limit_rates(TokenBuckets(), config.exposure.proxy_networks)]
 
 
 async def _run_safety(app: web.Application) -> AsyncIterator[None]:

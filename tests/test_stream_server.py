@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -28,8 +29,9 @@ from pipeline.engines import Engine, Size
 from pipeline.errors import CheckpointError
 from stream import limits, signaling
 from stream.config import ServerConfig
-from stream.errors import AddressRefused, ConfigRefused
+from stream.errors import AddressRefused, ConfigRefused, RequestRefused
 from stream.models import ModelEntry
+from stream.pictures import decode_picture
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE
 from stream.server import bind, create_app, serve
@@ -57,6 +59,20 @@ def bomb(width: int, height: int) -> bytes:
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
     chunk = (len(header) - 4).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
     return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Put a PNG together."""
+    parts = [
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+HEADER = (b"IHDR", b"\0\0\0\x08\0\0\0\x08\x08\x02\0\0\0")  # 8x8 RGB
+PIXELS = (b"IDAT", zlib.compress(b"\0" * 8 * 25))
+FLOOD = zlib.compress(b"\0" * 150_000_000)
 
 
 async def problem(response: object) -> dict[str, object]:
@@ -253,6 +269,20 @@ async def test_preview_translates_a_picture(server: Serving, ending: str) -> Non
     assert np.abs(image.astype(int) - wanted.astype(int)).max() <= 8
 
 
+def test_picture_is_not_inflated_beyond_its_pixels() -> None:
+    """What else lies in a PNG is not inflated, neither in the picture nor beside it."""
+    with pytest.raises(RequestRefused, match="more than its 8x8 pixels"):
+        decode_picture(png(HEADER, (b"IDAT", FLOOD), (b"IEND", b"")))
+    words = (b"zTXt", b"Comment\0\0" + FLOOD)
+    started_s = time.process_time()
+    zlib.decompress(FLOOD)
+    inflating_s = time.process_time() - started_s
+    started_s = time.process_time()
+    frame = decode_picture(png(HEADER, words, PIXELS, (b"IEND", b"")))
+    assert (frame.width, frame.height) == (8, 8)
+    assert time.process_time() - started_s < inflating_s / 2
+
+
 @asynccontextmanager
 async def served_as_always(
     factory: EngineFactory,
@@ -324,6 +354,8 @@ async def test_preview_that_nobody_waits_for_is_not_rendered(
         (picture((1, 1)), "image/png", "", 422),
         (bomb(60_000, 60_000), "image/png", "", 413),
         (b"x" * 300_000, "image/png", "", 413),
+        (png(HEADER, (b"IDAT", FLOOD), (b"IEND", b"")), "image/png", "", 422),
+        (picture(ending=".jpg") + b"\xff\xda" * 65, "image/jpeg", "", 422),
         (picture(), "image/png", "?prompt=cubism", 422),
         (picture(), "image/png", "?strength=x", 422),
     ],

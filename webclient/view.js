@@ -29,6 +29,7 @@ video.muted = take('muted') === '1';
 body.dataset.fit = take('fit') ?? 'contain';
 if (take('mirror') === '1') body.dataset.mirror = '';
 const controls = Object.fromEntries([...query].map(([key, text]) => [key, toValue(key, text)]));
+let pause_ms = PAUSE_MS; // before the next try, as the server asks
 let steered = ''; // the session that has these controls already
 
 /** @param {string} key @param {string} text */
@@ -72,7 +73,10 @@ async function connect(pc) {
   await pc.setLocalDescription({ type: 'offer', sdp });
   const headers = { 'Content-Type': 'application/sdp' };
   const response = await ask(`/whep/${session}`, { method: 'POST', headers, body: sdp });
-  if (response.status !== 201) throw new Error((await response.json()).detail);
+  if (response.status !== 201) {
+    pause_ms = Math.max(PAUSE_MS, 1000 * Number(response.headers.get('Retry-After')));
+    throw new Error((await response.json()).detail);
+  }
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   return /** @type {string} */ (response.headers.get('Location'));
 }
@@ -114,5 +118,6 @@ export {}; // a module, which may wait below
 video.onplaying = () => (body.dataset.state = 'live');
 for (;;) {
   await play();
-  await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  await new Promise((resolve) => setTimeout(resolve, pause_ms));
+  pause_ms = PAUSE_MS;
 }
