@@ -454,6 +454,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=10_000, help="pairs to make")
     parser.add_argument("--seed", type=int, default=1, help="of the pairs to make")
     parser.add_argument("--resume", action="store_true", help="from the folder's checkpoint")
+    parser.add_argument(
+        "--start", type=Path, help="weights that paired begins with; random ones if left out"
+    )
     method = parser.add_argument_group("the SDXS method", f"for {', '.join(METHOD_STAGES)}")
     method.add_argument("--config", default="tiny", help="networks and recipes by name")
     method.add_argument("--without", default="", help="a stage to leave out before this one")
@@ -481,6 +484,7 @@ def train(options: argparse.Namespace) -> None:
             count=options.count,
             seed=options.seed,
             resume=options.resume,
+            start=options.start,
             config=options.config,
             without=options.without,
             is_dry=options.dry_run,

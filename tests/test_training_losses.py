@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipeline.training.adversarial import deceive, slope_at_real, tell_apart
 from pipeline.training.denoiser import add_noise, noise_level
@@ -15,7 +16,7 @@ from pipeline.training.distillation import (
     output_distillation,
 )
 from pipeline.training.feature_matching import feature_matching, map_dists, map_ssim
-from pipeline.training.losses import ssim
+from pipeline.training.losses import patch_grid, slide_mean, ssim
 from pipeline.training.score_distillation import Segments, score_distillation
 
 
@@ -184,3 +185,24 @@ def test_slope_of_a_linear_critic_is_its_weight_squared():
     pictures = noise(5, 3, 4, 4, seed=1).requires_grad_()
     said = [(pictures * weight).sum(dim=(1, 2, 3), keepdim=True)]
     assert slope_at_real(said, [pictures]).item() == pytest.approx(weight.square().sum().item())
+
+
+def test_slide_mean_and_its_gradient_are_those_of_average_pooling():
+    x = torch.rand(2, 3, 20, 24, requires_grad=True)
+    weights = torch.rand(2, 3, 14, 18)
+    found, wanted = slide_mean(x), F.avg_pool2d(x, 7, 1)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    (slope,) = torch.autograd.grad((found * weights).sum(), x)
+    (wanted_slope,) = torch.autograd.grad((wanted * weights).sum(), x)
+    assert torch.allclose(slope, wanted_slope, atol=1e-6)
+
+
+def test_patch_grid_sees_what_repeats_in_every_patch_and_nothing_else():
+    torch.manual_seed(0)
+    targets = torch.rand(1, 3, 64, 64)
+    grid = torch.tensor([0.1, -0.1, 0.1, -0.1]).repeat(16)
+    assert patch_grid(targets + grid, targets, 4).item() == pytest.approx(0.01, rel=1e-4)
+    assert patch_grid(targets + 0.1, targets, 4).item() == pytest.approx(0.0, abs=1e-9)
+    # Noise of the same size is a sixty-fourth of it in the mean of 64 patches.
+    noise = 0.1 * torch.randn(1, 3, 64, 64)
+    assert patch_grid(targets + noise, targets, 4).item() < 0.01 / 30

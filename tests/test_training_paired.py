@@ -12,6 +12,7 @@ import torch
 from disks import full_disk
 from tiny_models import TINIEST
 
+from pipeline.checkpoint import save_tiny
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.paired import Horizon, PairedConfig, Trainer, draw_strengths, measure
 from pipeline.training.pairs import Shard, draw_batches
@@ -159,13 +160,13 @@ def test_batches_belong_to_their_step(pairs: Path) -> None:
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:
-    """Up in the first steps, then level, then to nothing over the last quarter."""
+    """Up in the first steps, then level, then to nothing over the last third."""
     config = replace(RECIPE, learning_rate=1.0, warm_up_steps=100)
     rates = [Horizon(1000).learning_rate(step, config) for step in range(1001)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[:100] == sorted(rates[:100])
-    assert set(rates[100:750]) == {1.0}
-    assert rates[750:] == sorted(rates[750:], reverse=True)
+    assert set(rates[100:650]) == {1.0}
+    assert rates[650:] == sorted(rates[650:], reverse=True)
     assert rates[1000] == pytest.approx(0.0)
 
 
@@ -177,3 +178,17 @@ def test_strengths_are_mostly_one_some_zero_some_between() -> None:
     assert (strength == 0).float().mean() == pytest.approx(0.2, abs=0.03)
     assert (strength == 1).float().mean() == pytest.approx(0.5, abs=0.03)
     assert ((strength >= 0) & (strength <= 1)).all()
+
+
+def test_training_begins_with_given_weights(tmp_path: Path) -> None:
+    """Weights that are trained on are those of the file, in the model and in the average."""
+    given = make_trainer(tmp_path / "one").averaged_model()
+    with torch.no_grad():
+        for parameter in given.parameters():
+            parameter.add_(0.25)
+    save_tiny(given, tmp_path / "given.safetensors")
+    trainer = make_trainer(tmp_path / "two")
+    trainer.begin_from(tmp_path / "given.safetensors")
+    for name, value in given.state_dict().items():
+        assert torch.allclose(trainer.model.state_dict()[name], value, atol=2e-3), name
+        assert torch.equal(trainer.averaged[name], trainer.model.state_dict()[name]), name

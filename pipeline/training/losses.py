@@ -33,8 +33,61 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def slide_mean(x: Tensor) -> Tensor:
-    """The mean in every window, along rows and then along columns: a third of the work."""
-    return F.avg_pool2d(F.avg_pool2d(x, (1, SSIM_WINDOW_PX), 1), (SSIM_WINDOW_PX, 1), 1)
+    """(B, C, H, W) → (B, C, H - 6, W - 6): the mean in every window of seven by seven."""
+    mean: Tensor = _SlideMean.apply(x)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _SlideMean(torch.autograd.Function):
+    """``avg_pool2d`` with stride 1 in a quarter of its time, which was a third of a step's."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004
+        return _sum_seven(_sum_seven(x, 3), 2).mul_(1.0 / SSIM_WINDOW_PX**2)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        # The adjoint of a sliding mean is the sliding mean of what lies around.
+        return _SlideMean.forward(ctx, F.pad(gradient, (SSIM_WINDOW_PX - 1,) * 4))
+
+
+def _sum_seven(x: Tensor, dim: int) -> Tensor:
+    """Sums of seven neighbours, from sums of two and of four."""
+    length = x.shape[dim]
+    two = x.narrow(dim, 0, length - 1) + x.narrow(dim, 1, length - 1)
+    four = two.narrow(dim, 0, length - 3) + two.narrow(dim, 2, length - 3)
+    seven = four.narrow(dim, 0, length - 6) + two.narrow(dim, 4, length - 6)
+    return seven.add_(x.narrow(dim, SSIM_WINDOW_PX - 1, length - 6))
+
+
+def patch_grid(images: Tensor, targets: Tensor, patch_px: int, patches: int = 8) -> Tensor:
+    """How much of the error repeats from patch to patch of a decoder that draws by patches.
+
+    The error's mean at each place in a patch, over ``patches`` by ``patches`` neighbouring ones,
+    squared. A texture that cannot be predicted is drawn as its mean, and a mean that depends on
+    the place in the patch is seen as a grid. Ours; no source.
+
+    Args:
+        images: (B, C, H, W).
+        targets: the same.
+        patch_px: a side of the decoder's patch.
+        patches: a side of the neighbourhood, in patches.
+
+    Returns:
+        A scalar, 0 for no grid.
+    """
+    error = F.pixel_unshuffle(images - targets, patch_px)
+    mean = F.avg_pool2d(error, patches)
+    # What all places of a patch share is colour, not a grid.
+    return (mean - by_patch(mean, patch_px)).square().mean()
+
+
+def by_patch(mean: Tensor, patch_px: int) -> Tensor:
+    """The mean over the places of a patch of (B, C * patch_px**2, h, w), as large."""
+    rows, _, height, width = mean.shape
+    places = patch_px**2
+    shared = mean.reshape(rows, -1, places, height, width).mean(dim=2)
+    return shared.repeat_interleave(places, dim=1)
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:

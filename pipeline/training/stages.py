@@ -48,6 +48,8 @@ class StageOptions:
     count: int = 10_000
     seed: int = 1
     resume: bool = False
+    start: Path | None = None
+    """Weights of the embedded model that "paired" begins with; None for random ones."""
     config: str = "tiny"
     without: str = ""
     """A stage of the method to leave out; the later ones then lie in a folder of their own."""
