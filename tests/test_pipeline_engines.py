@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -315,3 +317,25 @@ def test_engine_that_was_asked_for_is_built() -> None:
     assert engine.name == "eager"
     assert "torch" in engine.device
     engine.close()
+
+
+SIGNAL_AFTER_ENGINES = """
+import faulthandler, gc, signal
+from pipeline.engines import Size
+from pipeline.engines.build import EngineConfig, build_engine
+
+faulthandler.enable()  # as pytest does; OpenVINO restores only a stack that was there before it
+engines = [build_engine(EngineConfig(engine="openvino", size=Size(64, 64))) for _ in range(2)]
+while engines:
+    engines.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_finds_its_stack_after_engines_have_gone() -> None:
+    """Two engines that were built and freed in this order leave a process that takes signals."""
+    command = [sys.executable, "-c", SIGNAL_AFTER_ENGINES]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr

