@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
@@ -18,6 +19,8 @@ from stream.controls import Changes, Controls
 from stream.encodings import Encodings
 from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
+from stream.freeze import Freeze
+from stream.live_controls import LiveControls
 from stream.peerconnection import PeerConnection
 from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.safety import Guard, SafetyThread, Verdict
@@ -65,25 +68,42 @@ class CameraSession(Session):
         self.sound = Sound()
         self._delay = PictureDelay()
         self._engine = engine
-        self._channel = ControlChannel(self.end)
         self._feed = Feed(self, controls)
+        self._controls = LiveControls(self._feed, engine)
+        self._channel = ControlChannel(self._controls, self.end)
         self._safety = safety
         self._guard = Guard(safety, self.notice) if safety is not None else None
         self._feed.guard = self._guard
         self._camera: MediaStreamTrack | None = None
         self._microphone: MediaStreamTrack | None = None
         self._outbox = self.broadcast.subscribe() if sends_back else None
-        # One change of settings at a time: the engine is asked in between.
-        self._changing = asyncio.Lock()
         # Number of the last frame sent on, so that a late one cannot come after it.
         self._last_number = -1
         self._late = 0
         self._stall = StallWatch()
+        self._freeze = Freeze()
 
     @property
     def controls(self) -> Controls:
         """The settings in force."""
         return self._feed.controls
+
+    @property
+    def is_translating(self) -> bool:
+        """Whether its frames are meant for the model."""
+        return not self.controls.bypass and not self._freeze.holds(self.controls)
+
+    @property
+    def picture_state(self) -> str:
+        """What is to be seen, in a word for the page."""
+        if self.controls.bypass:
+            return "bypass"
+        if self._freeze.holds(self.controls):
+            return "frozen"
+        if self._engine.status.state is EngineState.LOADING:
+            return "loading"
+        is_moving = self._stall.shows is Shows.TRANSLATION
+        return "live" if self._engine.status.is_ready and is_moving else "stalled"
 
     async def negotiate(self, offer: str) -> str:
         """Check the prompt, then answer the offer.
@@ -103,13 +123,7 @@ class CameraSession(Session):
             EngineNotReady: the engine failed when it was asked.
             ServerFull: too many questions wait for the engine.
         """
-        async with self._changing:
-            await self._engine.check_prompt(changes.get("prompt", ""))
-            info = self._engine.status.info
-            if changes.get("prompt") == "" and info is not None:
-                changes = {**changes, "prompt": info.default_prompt}
-            self._feed.controls = self._feed.controls.changed(changes)
-            return self._feed.controls
+        return await self._controls.settle(self._controls.enter(changes))
 
     async def change_and_tell(self, changes: Changes) -> Controls:
         """Change settings for someone else than the peer, which is told."""
@@ -146,7 +160,7 @@ class CameraSession(Session):
         tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
         tasks.create_task(self._push_stats(), name=f"{self.name} stats")
-        tasks.create_task(self._channel.answer_messages(self.change), name=f"{self.name} control")
+        tasks.create_task(self._channel.answer_messages(), name=f"{self.name} control")
 
     def _free(self) -> None:
         self._engine.detach(self._feed)
@@ -159,7 +173,8 @@ class CameraSession(Session):
 
     def deliver(self, finished: Finished) -> None:
         """Hand a finished frame to whoever watches, unless a later one was sent already."""
-        if finished.arrived.number <= self._last_number:
+        is_late = finished.arrived.number <= self._last_number
+        if is_late or self._freeze.holds(self.controls):
             self._late += 1
             return
         self._last_number = finished.arrived.number
@@ -167,8 +182,11 @@ class CameraSession(Session):
         if not self._stall.answered(finished, now_s):
             self._late += 1
             return
+        self._freeze.note(finished)
         if self._stall.shows is Shows.HELD:
-            sign.draw_sign(finished.frame, now_s)
+            # On a copy: a picture that is held on purpose later has no sign.
+            signed = sign.repeat_with_sign(finished.frame, finished.frame, now_s)
+            finished = replace(finished, frame=signed)
         for stage, duration_ms in finished.stages_ms.items():
             self.stats.stage(stage, duration_ms)
         self.broadcast.put(finished)
@@ -180,9 +198,8 @@ class CameraSession(Session):
 
     def prompt_replaced(self, asked: str, used: str) -> None:
         """Show the prompt that is rendered, unless the viewer has set another meanwhile."""
-        if self._feed.controls.prompt == asked:
-            self._feed.controls = self._feed.controls.changed({"prompt": used})
-            self._channel.send_controls(self._feed.controls)
+        if self._controls.replace_prompt(asked, used):
+            self._channel.send_controls(self.controls)
 
     # Tasks of run()
 
@@ -205,10 +222,13 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
-            if self._engine.submit(self._feed, arrived):
+            if self._freeze.holds(self.controls):
+                await self._hold(arrived)
+            elif self._engine.submit(self._feed, arrived):
                 await self._stand_in(arrived)
             else:
                 self._stall.reset()
+                self._freeze.pass_by(self.controls)
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
 
     async def _stand_in(self, arrived: ArrivedFrame) -> None:
@@ -230,6 +250,22 @@ class CameraSession(Session):
         if self._stall.shows is due and self._stall.picture is picture:
             self._stall.lend_pts(arrived)
             self.broadcast.put(standing_in)
+
+    async def _hold(self, arrived: ArrivedFrame) -> None:
+        """Show the held picture in place of a frame, which nobody gets."""
+        self._engine.withdraw(self._feed)
+        self._stall.rest()
+        # What the model still has of before comes too late.
+        self._last_number = arrived.number
+        picture = self._freeze.picture
+        if picture is None or not self._freeze.is_due(time.perf_counter()):
+            return
+        frame = await asyncio.to_thread(
+            lambda: frames.copy_frame(self._cover(picture.frame), arrived.frame)
+        )
+        # It may have been let go meanwhile.
+        if self._freeze.holds(self.controls):
+            self.broadcast.put(Finished(picture.arrived, frame, True, is_repeat=True))
 
     async def _receive_sound(self) -> None:
         """Pass on every packet, until there is no more; the picture goes on without it."""
@@ -273,7 +309,7 @@ class CameraSession(Session):
         concession = self._engine.concession
         self._channel.send_stats(
             {
-                "state": self._picture_state(),
+                "state": self.picture_state,
                 "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
                 "blurred": self._why_blurred(),
@@ -286,14 +322,6 @@ class CameraSession(Session):
         verdict = Verdict.FIT if self._guard is None else self._guard.verdict
         return None if verdict is Verdict.FIT else verdict.value
 
-    def _picture_state(self) -> str:
-        if self.controls.bypass:
-            return "bypass"
-        if self._engine.status.state is EngineState.LOADING:
-            return "loading"
-        is_moving = self._stall.shows is Shows.TRANSLATION
-        return "live" if self._engine.status.is_ready and is_moving else "stalled"
-
     def _count_drops(self) -> None:
         dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
         dropped_in = self._feed.inbox.dropped + self._feed.spared + count_untaken(self._camera)
@@ -303,4 +331,4 @@ class CameraSession(Session):
         )
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        self._channel.open(channel, self.controls)
+        self._channel.open(channel)

@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCDataChannel
 
-from stream.controls import Changes, Controls, parse_changes, parse_json
+from stream.controls import Controls, parse_changes, parse_json
 from stream.errors import ControlRefused, StreamError
+from stream.live_controls import Change, LiveControls
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +28,26 @@ MAX_UNREAD_BYTES = 256 * 1024
 class ControlChannel:
     """One session's channel; usable before the peer has opened it.
 
-    At most 32 messages wait for an answer; one more is refused at once. Until the channel is
-    open, the newest 8 notices are kept.
+    Changes are answered at once, but for those in which the model has a say: at most 32 of
+    them wait, and one more is refused. Until the channel is open, the newest 8 notices are kept.
     """
 
-    def __init__(self, end: Callable[[str], None]) -> None:
+    def __init__(self, controls: LiveControls, end: Callable[[str], None]) -> None:
         """Make a channel that is not open yet.
 
         Args:
+            controls: what messages change.
             end: ends the session, with the reason; called when the peer reads nothing.
         """
+        self._controls = controls
         self._end = end
         self._channel: RTCDataChannel | None = None
-        self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_WAITING_MESSAGES)
+        self._waiting: asyncio.Queue[tuple[int | None, Change]] = asyncio.Queue(
+            MAX_WAITING_MESSAGES
+        )
         self._unsent: deque[dict[str, Any]] = deque(maxlen=8)
 
-    def open(self, channel: RTCDataChannel, controls: Controls) -> None:
+    def open(self, channel: RTCDataChannel) -> None:
         """Begin to use the channel that the peer has opened; a second one is closed."""
         if self._channel is not None or channel.label != LABEL:
             logger.info("closed a data channel named %r", channel.label[:60])
@@ -50,14 +55,20 @@ class ControlChannel:
             return
         self._channel = channel
         channel.on("message", self._receive)
-        self.send_controls(controls)
+        self.send_controls(self._controls.current)
         while self._unsent:
             self._send(self._unsent.popleft())
 
-    async def answer_messages(self, change: Callable[[Changes], Awaitable[Controls]]) -> None:
-        """Answer one message after the other, for as long as the session lives."""
+    async def answer_messages(self) -> None:
+        """Answer what the model has a say in, one after the other, while the session lives."""
         while True:
-            await self._answer(await self._waiting.get(), change)
+            ident, change = await self._waiting.get()
+            try:
+                controls = await self._controls.settle(change)
+            except StreamError as error:
+                self._send_error(ident, error.detail)
+            else:
+                self._answer(ident, controls)
 
     def send_controls(self, controls: Controls) -> None:
         """Tell all settings, unasked."""
@@ -77,24 +88,24 @@ class ControlChannel:
             self._send(message)
 
     def _receive(self, message: str | bytes) -> None:
-        try:
-            self._waiting.put_nowait(message)
-        except asyncio.QueueFull:
-            self._send_error(
-                None, f"{MAX_WAITING_MESSAGES} messages wait already; wait for their answers"
-            )
-
-    async def _answer(
-        self, message: str | bytes, change: Callable[[Changes], Awaitable[Controls]]
-    ) -> None:
         ident: int | None = None
         try:
             ident, values = _read_message(message)
-            controls = await change(parse_changes(values))
+            change = self._controls.enter(parse_changes(values))
+            if change.asks_model:
+                self._waiting.put_nowait((ident, change))
+            else:
+                # Not behind a prompt that waits for the model: it may be the panic key.
+                self._answer(ident, self._controls.apply(change))
         except StreamError as error:
             self._send_error(ident, error.detail)
-        else:
-            self._send({"type": "controls", "id": ident, "controls": controls.to_json()})
+        except asyncio.QueueFull:
+            self._send_error(
+                ident, f"{MAX_WAITING_MESSAGES} messages wait already; wait for their answers"
+            )
+
+    def _answer(self, ident: int | None, controls: Controls) -> None:
+        self._send({"type": "controls", "id": ident, "controls": controls.to_json()})
 
     def _send_error(self, ident: int | None, detail: str) -> None:
         self._send({"type": "error", "id": ident, "detail": detail})

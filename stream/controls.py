@@ -36,6 +36,8 @@ class Controls:
     """In [0, 10]: how long a change of prompt takes to cross-fade."""
     bypass: bool = False
     """Send the camera's own frames."""
+    freeze: bool = False
+    """Hold the last translated picture; ``bypass`` goes before it."""
     marks: bool = False
     """Carry the top lines of the camera's picture past the model: they hold marks by which a
     page measures glass to glass."""
@@ -94,7 +96,7 @@ def parse_query(query: Mapping[str, str]) -> Changes:
 def _from_query(name: str, text: str) -> object:
     if name == "prompt":
         return text
-    if name in ("bypass", "marks") and text in ("0", "1"):
+    if _CHECKERS.get(name) is _flag and text in ("0", "1"):
         return text == "1"
     try:
         return parse_json(text)
@@ -155,6 +157,7 @@ _CHECKERS: dict[str, Callable[[str, object], object]] = {
     "stability": _number(0, 1),
     "transition_s": _number(0, MAX_TRANSITION_S),
     "bypass": _flag,
+    "freeze": _flag,
     "marks": _flag,
 }
 

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Who opens a session or turns a knob waits no longer for a model that hangs.
+PROMPT_PATIENCE_S = 5.0
+
 
 class EngineThread:
     """Runs one engine for every session; used on the event loop.
@@ -124,11 +127,15 @@ class EngineThread:
         self._turns.submit(feed, arrived)
         return True
 
+    def withdraw(self, feed: Feed) -> None:
+        """Take back a frame that still waits; the next one does not continue it."""
+        self._turns.withdraw(feed)
+
     async def check_prompt(self, prompt: str) -> None:
         """Let the engine encode a prompt, so that its first frame finds it cached.
 
         Does nothing for an empty prompt, and while there is no ready engine: the prompt is
-        then checked when there is one.
+        then checked when there is one. So it is if the engine does not answer for 5 s.
 
         Raises:
             ControlRefused: the model does not know the words.
@@ -138,7 +145,11 @@ class EngineThread:
         if not prompt or not self._status.is_ready:
             return
         try:
-            await asyncio.wrap_future(self._turns.ask(lambda engine: engine.encode_prompt(prompt)))
+            async with asyncio.timeout(PROMPT_PATIENCE_S):
+                asked = self._turns.ask(lambda engine: engine.encode_prompt(prompt))
+                await asyncio.wrap_future(asked)
+        except TimeoutError:
+            logger.warning("the model has not answered for %g s", PROMPT_PATIENCE_S)
         except PromptError as error:
             raise ControlRefused(str(error)) from error
         except EngineError as error:

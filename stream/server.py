@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.engines import Engine
 from pipeline.safety import CheckerFactory
-from stream import rtp, whep, whip
+from stream import actions, rtp, whep, whip
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
@@ -91,6 +91,7 @@ def create_app(
     app.cleanup_ctx.append(_run_beside("report", lambda: report.run(config.log_every_s)))
     app.cleanup_ctx.append(_run_sessions)
     add_routes(app)
+    actions.add_routes(app)
     whip.add_routes(app)
     whep.add_routes(app)
     return app

@@ -48,7 +48,7 @@ class Sessions:
     def translated_rate_hz(self) -> float:
         """Return how many frames a second all cameras send that do not go past the model."""
         cameras = self._cameras.values()
-        return sum(each.stats.rate_in_hz for each in cameras if not each.controls.bypass)
+        return sum(each.stats.rate_in_hz for each in cameras if each.is_translating)
 
     async def open_camera(
         self, offer: str, controls: Controls, *, sends_back: bool = True, alias: str | None = None

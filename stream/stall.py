@@ -48,8 +48,12 @@ class StallWatch:
 
     def reset(self) -> None:
         """Forget everything: frames go past the model."""
-        self.shows = Shows.TRANSLATION
+        self.rest()
         self.picture = None
+
+    def rest(self) -> None:
+        """Note that the model owes no answer: the last picture is held on purpose."""
+        self.shows = Shows.TRANSLATION
         self._since_s = None
 
     def submitted(self, now_s: float) -> Shows | None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from engines import ColourEngine
+from test_stream_scheduler import Owner
+
 from stream.channel import LABEL, MAX_UNREAD_BYTES, ControlChannel
 from stream.controls import Controls
+from stream.live_controls import LiveControls
+from stream.scheduler import EngineThread
+from stream.stats import Metrics
 
 
 class UnreadChannel:
@@ -27,9 +33,11 @@ class UnreadChannel:
 async def test_peer_that_reads_nothing_is_let_go() -> None:
     """Errors and settings fill a bounded buffer; then the session ends with one sentence."""
     reasons: list[str] = []
-    channel = ControlChannel(reasons.append)
+    engine = EngineThread(ColourEngine, Metrics())
+    controls = LiveControls(Owner(engine, Controls()).feed, engine)
+    channel = ControlChannel(controls, reasons.append)
     unread = UnreadChannel()
-    channel.open(unread, Controls())  # type: ignore[arg-type]
+    channel.open(unread)  # type: ignore[arg-type]
     for _ in range(40):
         unread.receive("{}")
     for _ in range(10_000):

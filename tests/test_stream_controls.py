@@ -71,14 +71,15 @@ def test_changes_apply_all_or_none() -> None:
         "stability",
         "transition_s",
         "bypass",
+        "freeze",
         "marks",
     }
 
 
 def test_query_has_the_same_schema() -> None:
     """A query string sets what a message sets; a prompt may look like a number."""
-    query = {"prompt": "1984", "strength": "0.25", "seed": "7", "bypass": "1"}
-    assert parse_query(query) == {"prompt": "1984", "strength": 0.25, "seed": 7, "bypass": True}
+    query = {"prompt": "1984", "strength": "0.25", "seed": "7", "freeze": "1"}
+    assert parse_query(query) == {"prompt": "1984", "strength": 0.25, "seed": 7, "freeze": True}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def test_query_has_the_same_schema() -> None:
         {"strength": "1_0"},
         {"seed": "0x10"},
         {"bypass": "yes"},
+        {"freeze": "on"},
         {"speed": "1"},
     ],
 )

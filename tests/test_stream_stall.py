@@ -15,7 +15,7 @@ from engines import ColourEngine, SlowEngine
 from peers import Peer, flat, middle, serving, to_rgb
 from test_stream_session import ORANGE, expected
 
-from pipeline.engines import Image, Job
+from pipeline.engines import Image, Job, Size
 from stream import rtp, sign
 from stream.feed import ArrivedFrame, Finished
 from stream.stall import CAMERA_AFTER_S, SIGN_AFTER_S, Shows, StallWatch
@@ -149,8 +149,8 @@ def test_reset_forgets_the_stall() -> None:
 class HangingEngine(ColourEngine):
     """Stops in the middle of a batch while the gate is shut."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, size: Size | None = None) -> None:
+        super().__init__(size)
         self.gate = threading.Event()
         self.gate.set()
 

@@ -27,6 +27,7 @@ const ENGINE_WORDS = {
   loading: 'Model loading',
   stalled: 'Model stalled',
   bypass: 'Camera',
+  frozen: 'Frozen',
 };
 
 /** The figures. */

@@ -1,10 +1,11 @@
 // @ts-check
 /** The page: brings together what the other modules do. */
 
+import { Air } from './air.js';
 import { SourceError, drawTestPicture, listSources } from './camera.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud, Messages } from './hud.js';
-import { bindKeys, listKeys } from './keys.js';
+import { bindKeys, bindPanic, listKeys } from './keys.js';
 import { ModelList } from './models.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { ControlForm, Settings } from './settings.js';
@@ -44,6 +45,7 @@ const settings = new Settings();
 const messages = new Messages(document);
 const hud = new Hud(document, live.video);
 const stage = new Stage(document, live, settings);
+const air = new Air($('freeze'), live, stage, (sentence) => messages.toast(sentence));
 const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const models = new ModelList(document, () => $('models').matches(':popover-open'));
@@ -56,7 +58,9 @@ const form = new ControlForm(document, async (set) => {
 
 /** @type {import('./keys.js').Key[]} */
 const KEYS = [
-  [['b'], 'The camera itself, at once', toggleBypass],
+  [['0'], 'Panic: the camera, whatever is shown', () => air.showCamera()],
+  [['b'], 'The camera itself, and back', () => air.toggleBypass()],
+  [['h'], 'Hold the picture: freeze, and go on', () => air.toggleFreeze()],
   [[']', 'ArrowRight'], 'Next style', () => chooseNeighbour(1)],
   [['[', 'ArrowLeft'], 'Previous style', () => chooseNeighbour(-1)],
   [['f'], 'Full screen', () => stage.toggleFullscreen()],
@@ -72,7 +76,8 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   start: () => (isRunning() ? live.stop() : start()),
   'start-camera': () => start(settings.values.source === 'test' ? 'camera' : undefined),
   'start-test': () => start('test'),
-  bypass: toggleBypass,
+  bypass: () => air.toggleBypass(),
+  freeze: () => air.toggleFreeze(),
   mirror: () => stage.toggleMirror(),
   snapshot: saveSnapshot,
   'copy-link': copyLink,
@@ -112,12 +117,6 @@ async function fillSources() {
   const names = sources.map(({ name }) => name);
   const wanted = [settings.values.source, inUse, names[0]];
   sourceMenu.value = wanted.find((name) => names.includes(name)) ?? '';
-}
-
-/** Show the camera before the server has heard of it: a panic key may not wait. */
-function toggleBypass() {
-  stage.isBypassed = !stage.isBypassed;
-  live.set({ bypass: stage.isBypassed }).catch(({ message }) => messages.toast(message));
 }
 
 function chooseNeighbour(offset = 1) {
@@ -242,8 +241,9 @@ live.addEventListener('controls', (event) => {
   const controls = detailOf(event);
   form.update(controls);
   shelf.select(controls.prompt);
-  stage.isBypassed = controls.bypass;
+  air.follow(controls);
 });
+live.addEventListener('steered', (event) => settings.follow(detailOf(event)));
 
 live.addEventListener('refused', (event) => {
   settings.set({ prompt: '' });
@@ -264,6 +264,7 @@ navigator.mediaDevices?.addEventListener('devicechange', fillSources);
 
 for (const [id, act] of Object.entries(CLICKS)) $(id).addEventListener('click', () => act());
 
+bindPanic('0', () => air.showCamera());
 bindKeys(KEYS, () => help.open);
 
 // A page that comes back from the browser's memory has ended its session on leaving.

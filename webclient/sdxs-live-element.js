@@ -7,8 +7,8 @@
  *
  * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
  * `name` (under which others find the session, as in /view/{name}), `autostart`, `mirrored`,
- * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`. A
- * changed control acts at once.
+ * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`.
+ * A changed control acts at once.
  * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
  * `muted` (it gives no frames for now), `ended` (by itself) or `closed`.
  *
@@ -19,8 +19,9 @@
 import { SourceError, openSource } from './camera.js';
 import { SdxsLive } from './sdxs-live.js';
 
-const CONTROLS = ['prompt', 'strength', 'stability', 'seed', 'transition_s', 'bypass'];
-const EVENTS = ['state', 'controls', 'refused', 'stats', 'notice'];
+const CONTROLS = ['prompt', 'strength', 'stability', 'seed', 'transition_s', 'bypass', 'freeze'];
+const FLAGS = ['bypass', 'freeze'];
+const EVENTS = ['state', 'controls', 'steered', 'refused', 'stats', 'notice'];
 // A constructed sheet, since a strict Content-Security-Policy forbids <style>.
 const SHEET = new CSSStyleSheet();
 SHEET.replaceSync(`
@@ -60,9 +61,10 @@ export class SdxsLiveElement extends HTMLElement {
 
   /** @param {string} name @param {string | null} _old @param {string | null} text */
   attributeChangedCallback(name, _old, text) {
-    if (text === null && name !== 'bypass') return;
+    const isFlag = FLAGS.includes(name);
+    if (text === null && !isFlag) return;
     const isText = name === 'prompt';
-    const value = name === 'bypass' ? text !== null : isText ? text : Number(text);
+    const value = isFlag ? text !== null : isText ? text : Number(text);
     this.set({ [name]: value }).catch(({ message }) => this.#emit('refused', { detail: message }));
   }
 

@@ -4,7 +4,8 @@
  *
  * API version 1. Every event is a CustomEvent; its `detail`:
  *   state     StateChange       each change of state, and each new sentence about it
- *   controls  Controls          what the server now applies, all seven
+ *   controls  Controls          what the server now applies, all eight
+ *   steered   Controls          the same, before it, when somebody else has set them
  *   refused   {detail}          why the server did not take the prompt
  *   stats     Stats             twice a second while live
  *   notice    {level, detail}   what the server has to say; level "info" or "warning"
@@ -15,9 +16,9 @@
  * @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
  * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
  * @typedef {{prompt: string, strength: number, seed: number, stability: number,
- *   transition_s: number, bypass: boolean, marks: boolean}} Controls
- *   `marks`: the picture's top 24 lines go past the model
- * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass',
+ *   transition_s: number, bypass: boolean, freeze: boolean, marks: boolean}} Controls
+ *   `freeze`: the last translated picture is held; `marks`: the picture's top 24 lines go past the model
+ * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass' | 'frozen',
  *   stall: 'held' | 'camera' | null, blurred: 'unchecked' | 'unfit' | null,
  *   engine: {name: string, device: string, model: string, size: string} | null,
  *   effort: {size: string, share: string, detail: string} | null,
@@ -105,6 +106,7 @@ export class SdxsLive extends EventTarget {
     Object.assign(this.#wanted, set);
     try {
       await this.#session?.set(set);
+      Object.assign(this.#wanted, set); // again: news from before it may have come in between
     } catch (error) {
       for (const name of Object.keys(set)) this.#restore(/** @type {keyof Controls} */ (name));
       throw error;
@@ -132,7 +134,7 @@ export class SdxsLive extends EventTarget {
     this.#release();
     const session = (this.#session = new Session(this.#server, this.#video, this.#name));
     const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
-    for (const type of ['controls', 'stats', 'notice']) session.addEventListener(type, pass);
+    for (const type of ['steered', 'controls', 'stats', 'notice']) session.addEventListener(type, pass);
     session.addEventListener('controls', () => this.#catchUp(), { once: true });
     try {
       const track = /** @type {MediaStreamTrack} */ (this.#track);
@@ -175,6 +177,11 @@ export class SdxsLive extends EventTarget {
 
   #pass(/** @type {CustomEvent} */ { type, detail }) {
     if (type === 'controls') this.#accepted = detail;
+    // What a stream deck has set is wanted again after the network was away: the camera, say.
+    if (type === 'steered') {
+      const { marks, ...others } = detail; // the marks are this page's own
+      Object.assign(this.#wanted, others);
+    }
     this.#emit(type, detail);
   }
 

@@ -24,7 +24,7 @@ const NO_PATH =
   'Browser and server found no way to each other. A VPN or firewall may block UDP: try ' +
   'another network, or give the server a TURN relay.';
 
-/** Events: `controls` (the first is the greeting), `stats`, `notice`; as in SdxsLive. */
+/** Events: `controls` (the first is the greeting), `steered`, `stats`, `notice`; as in SdxsLive. */
 export class Session extends EventTarget {
   #server;
   #video;
@@ -37,6 +37,7 @@ export class Session extends EventTarget {
   #unanswered = new Map();
   #lastId = 0;
   #serverStats = /** @type {ServerStats | null} */ (null);
+  #isGreeted = false;
   #pulse = new Pulse();
 
   /** @param {URL} server @param {HTMLVideoElement} video plays @param {string} [name] */
@@ -195,6 +196,8 @@ export class Session extends EventTarget {
     if (message.type === 'stats') {
       this.#serverStats = message;
     } else if (message.type === 'controls') {
+      if (this.#isGreeted && !request) this.#emit('steered', message.controls);
+      this.#isGreeted = true;
       this.#emit('controls', message.controls);
       request?.resolve();
     } else if (message.type === 'error' && request) {

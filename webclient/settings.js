@@ -77,6 +77,11 @@ export class Settings extends EventTarget {
     this.dispatchEvent(new Event('change'));
   }
 
+  /** Keep what somebody else has set: a stream deck, a playlist. @param {Controls} controls */
+  follow(controls) {
+    this.set(pick(controls, ['prompt', ...NUMBERS]));
+  }
+
   #writeAddress() {
     if (this.#addressTimer || location.href === this.link) return;
     history.replaceState(null, '', this.link);
