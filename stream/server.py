@@ -16,10 +16,11 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.engines import Engine
 from pipeline.safety import CheckerFactory
 from stream import actions, rtp, whep, whip
+from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
-from stream.limits import add_cors, add_security_headers, check_origin, check_token
+from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
 from stream.rate_limit import TokenBuckets, limit_rates
 from stream.renderer import EngineFactory, ModelFactory
@@ -27,9 +28,11 @@ from stream.report import Report
 from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SAFETY, SESSIONS, add_routes
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
+from stream.session import Session
 from stream.sessions import Sessions
 from stream.stats import Metrics
 from stream.status import EngineStatus
+from stream.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,10 @@ def create_app(
         make_engine: builds another model, or this one at another size; None: the first stays.
         load_checker: loads what says which pictures may be shown; None: all may.
     """
+
+    def find_session(name: str) -> Session | None:
+        return app[SESSIONS].steered(name)
+
     app = web.Application(
         middlewares=[
             add_security_headers,
@@ -64,7 +71,8 @@ def create_app(
             answer_errors,
             check_origin((config.host, *config.names), config.origins),
             *_limit_rates(config),
-            check_token(config.token),
+            check_token(Tokens(config.all_tokens)),
+            check_owner(find_session),
         ]
     )
 
@@ -211,7 +219,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         status, detail = error.status, f"{request.method} {request.path}: {error.reason}"
         headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
     except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
+        # Not the path itself: it may have the whole id of a session.
+        resource = request.match_info.route.resource
+        logger.exception("%s %s failed", request.method, resource and resource.canonical)
         status, detail = 500, "the server made a mistake; its log says more"
     return web.json_response(
         to_problem(status, detail),
