@@ -22,6 +22,7 @@ from stream.feed import ArrivedFrame, Feed, Finished
 from stream.freeze import Freeze
 from stream.live_controls import LiveControls
 from stream.peerconnection import PeerConnection
+from stream.region import Segmenters
 from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.safety import Guard, SafetyThread, Verdict
 from stream.scheduler import EngineThread
@@ -30,7 +31,6 @@ from stream.sound import PictureDelay, Sound
 from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
-from stream.tokens import Token
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class CameraSession(Session):
         sends_back: bool,
         alias: str | None = None,
         safety: SafetyThread | None = None,
-        token: Token | None = None,
+        segmenters: Segmenters | None = None,
     ) -> None:
         """Make a session that has no peer yet.
 
@@ -61,9 +61,9 @@ class CameraSession(Session):
             sends_back: the peer itself sees the translation.
             alias: a name under which it can be found, besides its id.
             safety: says which pictures may be shown; None: all.
-            token: what it was opened with, which may limit its pictures' size.
+            segmenters: find the person in a picture; None: nobody does.
         """
-        super().__init__(config, token)
+        super().__init__(config)
         self.alias = alias
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
@@ -72,7 +72,7 @@ class CameraSession(Session):
         self._delay = PictureDelay()
         self._engine = engine
         self._feed = Feed(self, controls)
-        self._controls = LiveControls(self._feed, engine)
+        self._controls = LiveControls(self._feed, engine, segmenters or Segmenters(None))
         self._channel = ControlChannel(self._controls, self.end)
         self._safety = safety
         self._guard = Guard(safety, self.notice) if safety is not None else None
@@ -109,20 +109,21 @@ class CameraSession(Session):
         return "live" if self._engine.status.is_ready and is_moving else "stalled"
 
     async def negotiate(self, offer: str) -> str:
-        """Check the prompt, then answer the offer.
+        """Check the prompt and the region, then answer the offer.
 
         Raises:
-            ControlRefused: the model does not know the prompt.
+            ControlRefused: the model does not know the prompt, or nobody can find a person.
             OfferRefused: the offer cannot be answered.
         """
-        await self.change({"prompt": self.controls.prompt})
+        await self.change({"prompt": self.controls.prompt, "region": self.controls.region})
         return await super().negotiate(offer)
 
     async def change(self, changes: Changes) -> Controls:
         """Change settings between two frames, all or none, and return all.
 
         Raises:
-            ControlRefused: the model does not know the prompt; nothing was changed.
+            ControlRefused: the model does not know the prompt, or nobody can find a person;
+                nothing was changed.
             EngineNotReady: the engine failed when it was asked.
             ServerFull: too many questions wait for the engine.
         """
@@ -195,7 +196,7 @@ class CameraSession(Session):
         self.broadcast.put(finished)
 
     def notice(self, level: str, detail: str) -> None:
-        """Tell the peer one sentence."""
+        """Tell the viewer one sentence."""
         logger.info("session %s: %s", self.name, detail)
         self._channel.send_notice(level, detail)
 
@@ -225,8 +226,6 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
-            if self._is_beyond_quota(frame):
-                continue
             if self._freeze.holds(self.controls):
                 await self._hold(arrived)
             elif self._engine.submit(self._feed, arrived):
@@ -235,21 +234,6 @@ class CameraSession(Session):
                 self._stall.reset()
                 self._freeze.pass_by(self.controls)
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
-
-    def _is_beyond_quota(self, frame: VideoFrame) -> bool:
-        """Tell whether a frame is larger than its token allows, and dismiss its peer then."""
-        max_pixels = None if self.token is None else self.token.max_pixels
-        if self.token is None or max_pixels is None or frame.width * frame.height <= max_pixels:
-            return False
-        self.dismiss(
-            f'the token "{self.token.name}" is for pictures up to {self.token.max_size} '
-            f"(got {frame.width}x{frame.height})"
-        )
-        return True
-
-    def _say_farewell(self, detail: str) -> None:
-        logger.info("session %s: %s", self.name, detail)
-        self._channel.send_farewell(detail)
 
     async def _stand_in(self, arrived: ArrivedFrame) -> None:
         """Show something in place of a frame for which the model takes too long."""

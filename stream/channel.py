@@ -60,7 +60,7 @@ class ControlChannel:
             self._send(self._unsent.popleft())
 
     async def answer_messages(self) -> None:
-        """Answer what the model has a say in, one after the other, while the session lives."""
+        """Answer what somebody has a say in, one after the other, while the session lives."""
         while True:
             ident, change = await self._waiting.get()
             try:
@@ -87,16 +87,12 @@ class ControlChannel:
         else:
             self._send(message)
 
-    def send_farewell(self, detail: str) -> None:
-        """Tell the viewer why the session ends, and that another try is of no use."""
-        self._send({"type": "farewell", "detail": detail})
-
     def _receive(self, message: str | bytes) -> None:
         ident: int | None = None
         try:
             ident, values = _read_message(message)
             change = self._controls.enter(parse_changes(values))
-            if change.asks_model:
+            if self._controls.has_to_wait(change):
                 self._waiting.put_nowait((ident, change))
             else:
                 # Not behind a prompt that waits for the model: it may be the panic key.

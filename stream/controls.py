@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.engines import Settings
 from stream.errors import ControlRefused
+from stream.region import BOTH, REGIONS
 
 MAX_MESSAGE_BYTES = 16 * 1024
 MAX_PROMPT_CHARACTERS = 1000
@@ -38,6 +39,9 @@ class Controls:
     """Send the camera's own frames."""
     freeze: bool = False
     """Hold the last translated picture; ``bypass`` goes before it."""
+    region: str = BOTH
+    """"both": the translation is all of the picture; "person" or "background": only of that, and
+    the rest is the camera's."""
     marks: bool = False
     """Carry the top lines of the camera's picture past the model: they hold marks by which a
     page measures glass to glass."""
@@ -150,6 +154,17 @@ def _number(low: float, high: float) -> Callable[[str, object], float]:
     return check
 
 
+def _choice(choices: Sequence[str]) -> Callable[[str, object], str]:
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ControlRefused(
+                f"{name} must be one of {', '.join(choices)} (got {_shown(value)})"
+            )
+        return value
+
+    return check
+
+
 _CHECKERS: dict[str, Callable[[str, object], object]] = {
     "prompt": _prompt,
     "strength": _number(0, 1),
@@ -158,6 +173,7 @@ _CHECKERS: dict[str, Callable[[str, object], object]] = {
     "transition_s": _number(0, MAX_TRANSITION_S),
     "bypass": _flag,
     "freeze": _flag,
+    "region": _choice(REGIONS),
     "marks": _flag,
 }
 

@@ -13,6 +13,7 @@ from stream import frames
 from stream.controls import Controls
 from stream.frames import Placement
 from stream.latest import Slot
+from stream.region import RegionBlender
 from stream.safety import Guard
 
 
@@ -90,6 +91,8 @@ class Feed:
         self.inbox: Slot[ArrivedFrame] = Slot()
         self.guard: Guard | None = None
         """Says which of its pictures may be shown; None: all."""
+        self.blender: RegionBlender | None = None
+        """Shows the translation in a part of the picture; there before the controls ask for it."""
         # Frames that the model was spared, for the delay's sake; counted on the loop.
         self.spared = 0
         # Whether the owner was told that the engine fails; ends with the next success.

@@ -127,7 +127,7 @@ def carry_marks(frame: VideoFrame, camera: VideoFrame) -> None:
         frame: what :func:`to_frame` returned for ``camera``.
         camera: stays as it is.
     """
-    lines = camera if is_sendable(camera) else _to_sendable(camera)
+    lines = as_sendable(camera)
     for index, rows in enumerate((MARK_ROWS, MARK_ROWS // 2, MARK_ROWS // 2)):
         to_plane(frame, index)[:rows] = to_plane(lines, index)[:rows]
 
@@ -180,7 +180,18 @@ def is_sendable(frame: VideoFrame) -> bool:
 
 def to_camera_frame(frame: VideoFrame) -> VideoFrame:
     """Make the camera's own frame ready to be sent; ``frame`` is given away."""
-    return _stamp(frame if is_sendable(frame) else _to_sendable(frame), frame)
+    return _stamp(as_sendable(frame), frame)
+
+
+def as_sendable(frame: VideoFrame) -> VideoFrame:
+    """Return the camera's picture as it would be sent: ``frame`` itself, or a converted one."""
+    return frame if is_sendable(frame) else _to_sendable(frame)
+
+
+def to_square(frame: VideoFrame, side_px: int) -> NDArray[np.uint8]:
+    """Return a picture as (side_px, side_px, 3) RGB; its aspect is not kept."""
+    square = frame.reformat(side_px, side_px, "rgb24", interpolation="AREA", threads=_THREADS)
+    return np.ascontiguousarray(_rgb_plane(square))
 
 
 def copy_camera_frame(frame: VideoFrame) -> VideoFrame:

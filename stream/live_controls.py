@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stream.controls import Changes, Controls
 from stream.feed import Feed
+from stream.region import BOTH, Segmenters
 from stream.scheduler import EngineThread
 
 
@@ -18,22 +19,19 @@ class Change:
     number: int
     """Counts up within a session, in the order of arrival."""
 
-    @property
-    def asks_model(self) -> bool:
-        """Whether the model has a say in it, which takes as long as the model takes."""
-        return "prompt" in self.changes
-
 
 class LiveControls:
     """Applies changes as if each were done when it arrived; used on the event loop.
 
-    Only a prompt has to wait for the model, and a model may hang. Whatever arrives meanwhile
-    is applied at once, and the prompt's change does not undo it when its turn comes.
+    Only a prompt has to wait for the model, and a model may hang; and the first region for what
+    finds the person. Whatever arrives meanwhile is applied at once, and the change that waited
+    does not undo it when its turn comes.
     """
 
-    def __init__(self, feed: Feed, engine: EngineThread) -> None:
+    def __init__(self, feed: Feed, engine: EngineThread, segmenters: Segmenters) -> None:
         self._feed = feed
         self._engine = engine
+        self._segmenters = segmenters
         # One question to the model at a time, so that prompts keep their order.
         self._asking = asyncio.Lock()
         self._count = 0
@@ -50,6 +48,10 @@ class LiveControls:
         self._count += 1
         return Change(changes, self._count)
 
+    def has_to_wait(self, change: Change) -> bool:
+        """Tell whether somebody has a say in a change, which takes as long as they take."""
+        return "prompt" in change.changes or self._needs_blender(change)
+
     def apply(self, change: Change) -> Controls:
         """Put a change in force, but for settings that a later one has set; return all."""
         fresh = {
@@ -62,23 +64,34 @@ class LiveControls:
         return self._feed.controls
 
     async def settle(self, change: Change) -> Controls:
-        """Ask the model if it has a say, then put the change in force; return all settings.
+        """Ask whoever has a say, then put the change in force; return all settings.
 
         Raises:
-            ControlRefused: the model does not know the prompt; nothing was changed.
+            ControlRefused: the model does not know the prompt, or nobody can find the person;
+                nothing was changed.
             EngineNotReady: the engine failed when it was asked.
             ServerFull: too many questions wait for the engine.
         """
-        if not change.asks_model:
+        if not self.has_to_wait(change):
             return self.apply(change)
         async with self._asking:
-            prompt = change.changes["prompt"]
-            await self._engine.check_prompt(prompt)
-            info = self._engine.status.info
-            if not prompt and info is not None:
-                changes = {**change.changes, "prompt": info.default_prompt}
-                change = Change(changes, change.number)
+            if self._needs_blender(change):
+                self._feed.blender = await self._segmenters.make_blender()
+            if "prompt" in change.changes:
+                change = await self._settle_prompt(change)
             return self.apply(change)
+
+    async def _settle_prompt(self, change: Change) -> Change:
+        """Have the model check a prompt; return the change with a name for an empty one."""
+        prompt = change.changes["prompt"]
+        await self._engine.check_prompt(prompt)
+        info = self._engine.status.info
+        if prompt or info is None:
+            return change
+        return Change({**change.changes, "prompt": info.default_prompt}, change.number)
+
+    def _needs_blender(self, change: Change) -> bool:
+        return change.changes.get("region", BOTH) != BOTH and self._feed.blender is None
 
     def replace_prompt(self, asked: str, used: str) -> bool:
         """Name the prompt that is rendered where ``asked`` is still set; tell whether it was."""

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from av import VideoFrame
+
 from pipeline.engines import Engine, Job, Size
 from pipeline.errors import EngineError, PipelineError, PromptError
 from stream import frames
 from stream.controls import Controls
 from stream.errors import EngineNotReady
 from stream.feed import Feed, Finished
+from stream.region import BOTH
 from stream.stats import Metrics
 from stream.status import EngineInfo, EngineState, EngineStatus
 from stream.turns import Request, Share, Turns
@@ -248,6 +251,10 @@ class Renderer:
             }
             try:
                 frame = frames.to_frame(image, placement, share.arrived.frame, engine.pixel_format)
+                if share.controls.region != BOTH:
+                    blended_s = time.perf_counter()
+                    self._blend(share, frame)
+                    stages_ms["mask"] = (time.perf_counter() - blended_s) * 1000
                 if share.controls.marks:
                     frames.carry_marks(frame, share.arrived.frame)
                 if share.feed.guard is not None:
@@ -259,6 +266,12 @@ class Renderer:
             stages_ms["finish"] = (time.perf_counter() - translated_s) * 1000
             share.feed.is_failing = False
             self._post(share.feed.owner.deliver, Finished(share.arrived, frame, True, stages_ms))
+
+    @staticmethod
+    def _blend(share: Share, frame: VideoFrame) -> None:
+        """Put the camera back in a translation where it is not wanted."""
+        assert share.feed.blender is not None, "it is made before the controls ask for it"
+        share.feed.blender.blend(frame, share.arrived.frame, share.controls.region)
 
     def _prepare(
         self, engine: Engine, batch: list[Share]

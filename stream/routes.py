@@ -10,7 +10,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from stream.access import token_of
 from stream.blur import to_blurred
 from stream.config import ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
@@ -18,6 +17,7 @@ from stream.errors import RequestRefused
 from stream.limits import read_body
 from stream.models import Models
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
+from stream.region import Segmenters
 from stream.resources import SDP, add_candidates, read_offer, show_options
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
@@ -29,6 +29,7 @@ from stream.status import EngineState
 CONFIG = web.AppKey("config", ServerConfig)
 ENGINE = web.AppKey("engine", EngineThread)
 SAFETY = web.AppKey("safety", SafetyThread)
+SEGMENTERS = web.AppKey("segmenters", Segmenters)
 SESSIONS = web.AppKey("sessions", Sessions)
 METRICS = web.AppKey("metrics", Metrics)
 MODELS = web.AppKey("models", Models)
@@ -52,6 +53,7 @@ def add_routes(app: web.Application) -> None:
             web.patch("/sessions/{id}/controls", change_controls),
             web.options("/sessions/{id}/controls", show_options),
             web.get("/api/styles", list_styles),
+            web.get("/api/regions", list_regions),
             web.get("/api/models", list_models),
             web.post("/api/models/{name:.+}/load", load_model),
             web.post("/api/preview", preview),
@@ -70,9 +72,7 @@ async def open_session(request: web.Request) -> web.Response:
     alias, query = read_alias(request)
     controls = Controls().changed(parse_query(query))
     offer = await read_offer(request, BOTH_WAYS)
-    session, answer = await request.app[SESSIONS].open_camera(
-        offer, controls, alias=alias, token=token_of(request)
-    )
+    session, answer = await request.app[SESSIONS].open_camera(offer, controls, alias=alias)
     return web.Response(
         status=201,
         text=answer,
@@ -126,6 +126,11 @@ async def list_styles(request: web.Request) -> web.Response:
     """List the looks that the model knows by name; none while it loads."""
     info = request.app[ENGINE].status.info
     return web.json_response({"styles": [asdict(style) for style in info.styles] if info else []})
+
+
+async def list_regions(request: web.Request) -> web.Response:
+    """List where in the picture the translation can be shown, and why somewhere it cannot."""
+    return web.json_response({"regions": request.app[SEGMENTERS].to_json()})
 
 
 async def list_models(request: web.Request) -> web.Response:

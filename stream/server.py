@@ -14,25 +14,33 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.engines import Engine
+from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
 from stream import actions, rtp, whep, whip
-from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
-from stream.limits import add_cors, add_security_headers, check_origin
+from stream.limits import add_cors, add_security_headers, check_origin, check_token
 from stream.models import ModelEntry, Models
 from stream.rate_limit import TokenBuckets, limit_rates
+from stream.region import Segmenters
 from stream.renderer import EngineFactory, ModelFactory
 from stream.report import Report
-from stream.routes import CONFIG, ENGINE, METRICS, MODELS, SAFETY, SESSIONS, add_routes
+from stream.routes import (
+    CONFIG,
+    ENGINE,
+    METRICS,
+    MODELS,
+    SAFETY,
+    SEGMENTERS,
+    SESSIONS,
+    add_routes,
+)
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
-from stream.session import Session
 from stream.sessions import Sessions
 from stream.stats import Metrics
 from stream.status import EngineStatus
-from stream.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +57,7 @@ def create_app(
     models: Sequence[ModelEntry] = (),
     make_engine: ModelFactory | None = None,
     load_checker: CheckerFactory | None = None,
+    load_segmenter: SegmenterFactory | None = None,
 ) -> web.Application:
     """Put the application together; nothing runs before it is started.
 
@@ -59,11 +68,9 @@ def create_app(
         models: what ``/api/models`` lists, the one that is started first.
         make_engine: builds another model, or this one at another size; None: the first stays.
         load_checker: loads what says which pictures may be shown; None: all may.
+        load_segmenter: loads what finds the person in a picture, when a session asks for it;
+            None: no session may.
     """
-
-    def find_session(name: str) -> Session | None:
-        return app[SESSIONS].steered(name)
-
     app = web.Application(
         middlewares=[
             add_security_headers,
@@ -71,8 +78,7 @@ def create_app(
             answer_errors,
             check_origin((config.host, *config.names), config.origins),
             *_limit_rates(config),
-            check_token(Tokens(config.all_tokens)),
-            check_owner(find_session),
+            check_token(config.token),
         ]
     )
 
@@ -89,7 +95,8 @@ def create_app(
     if safety is not None:
         app[SAFETY] = safety
         app.cleanup_ctx.append(_run_safety)
-    app[SESSIONS] = Sessions(config, engine, metrics, safety)
+    app[SEGMENTERS] = Segmenters(load_segmenter)
+    app[SESSIONS] = Sessions(config, engine, metrics, safety, app[SEGMENTERS])
     app.cleanup_ctx.append(_run_engine)
     app.cleanup_ctx.append(_run_beside("models", app[MODELS].run))
     app.on_shutdown.append(_close_models)
@@ -112,6 +119,7 @@ async def serve(
     on_listening: Callable[[str, EngineStatus], Awaitable[None]] | None = None,
     make_engine: ModelFactory | None = None,
     load_checker: CheckerFactory | None = None,
+    load_segmenter: SegmenterFactory | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end every session and free the engine.
 
@@ -123,6 +131,7 @@ async def serve(
             the model is loaded or could not be, after 6 s at the latest.
         make_engine: see :func:`create_app`.
         load_checker: see :func:`create_app`.
+        load_segmenter: see :func:`create_app`.
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
@@ -133,7 +142,7 @@ async def serve(
         closing(bind(config)) as sock,
         rtp.installed(config.corrections, config.max_bitrate_bps),
     ):
-        app = create_app(config, engine_factory, models, make_engine, load_checker)
+        app = create_app(config, engine_factory, models, make_engine, load_checker, load_segmenter)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
         stop = asyncio.Event()
         try:
@@ -219,9 +228,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         status, detail = error.status, f"{request.method} {request.path}: {error.reason}"
         headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
     except Exception:
-        # Not the path itself: it may have the whole id of a session.
-        resource = request.match_info.route.resource
-        logger.exception("%s %s failed", request.method, resource and resource.canonical)
+        logger.exception("%s %s failed", request.method, request.path)
         status, detail = 500, "the server made a mistake; its log says more"
     return web.json_response(
         to_problem(status, detail),

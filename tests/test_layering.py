@@ -41,14 +41,21 @@ def test_no_file_imports_what_its_package_must_not_know(package: str) -> None:
 
 
 def test_stream_takes_only_the_border_of_pipeline() -> None:
-    """What stream uses of pipeline is its two protocols, its errors and its presets."""
+    """What stream uses of pipeline is its protocols, its errors, its presets and its matte."""
     modules = {
         node.module
         for path in (ROOT / "stream").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline")
     }
-    assert modules <= {"pipeline.engines", "pipeline.errors", "pipeline.config", "pipeline.safety"}
+    assert modules <= {
+        "pipeline.engines",
+        "pipeline.errors",
+        "pipeline.config",
+        "pipeline.safety",
+        "pipeline.person_mask",
+        "pipeline.matte",
+    }
 
 
 def test_server_starts_without_a_model_library() -> None:

@@ -10,6 +10,7 @@ from test_stream_scheduler import Owner
 from stream.channel import LABEL, MAX_UNREAD_BYTES, ControlChannel
 from stream.controls import Controls
 from stream.live_controls import LiveControls
+from stream.region import Segmenters
 from stream.scheduler import EngineThread
 from stream.stats import Metrics
 
@@ -34,7 +35,7 @@ async def test_peer_that_reads_nothing_is_let_go() -> None:
     """Errors and settings fill a bounded buffer; then the session ends with one sentence."""
     reasons: list[str] = []
     engine = EngineThread(ColourEngine, Metrics())
-    controls = LiveControls(Owner(engine, Controls()).feed, engine)
+    controls = LiveControls(Owner(engine, Controls()).feed, engine, Segmenters(None))
     channel = ControlChannel(controls, reasons.append)
     unread = UnreadChannel()
     channel.open(unread)  # type: ignore[arg-type]

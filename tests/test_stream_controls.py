@@ -36,6 +36,9 @@ from stream.errors import ControlRefused
         ('{"strength": -0.1}', "from 0 to 1"),
         ('{"stability": 2}', "stability"),
         ('{"transition_s": 10.5}', "from 0 to 10"),
+        ('{"region": "face"}', "one of both, person, background (got 'face')"),
+        ('{"region": true}', "region must be one of"),
+        ('{"region": null}', "region must be one of"),
         ('{"seed": 1.0}', "whole number"),
         ('{"seed": false}', "whole number"),
         ('{"seed": 2147483648}', "2147483647"),
@@ -72,14 +75,16 @@ def test_changes_apply_all_or_none() -> None:
         "transition_s",
         "bypass",
         "freeze",
+        "region",
         "marks",
     }
 
 
 def test_query_has_the_same_schema() -> None:
     """A query string sets what a message sets; a prompt may look like a number."""
-    query = {"prompt": "1984", "strength": "0.25", "seed": "7", "freeze": "1"}
-    assert parse_query(query) == {"prompt": "1984", "strength": 0.25, "seed": 7, "freeze": True}
+    query = {"prompt": "1984", "strength": "0.25", "freeze": "1", "region": "person"}
+    wanted = {"prompt": "1984", "strength": 0.25, "freeze": True, "region": "person"}
+    assert parse_query(query) == wanted
 
 
 @pytest.mark.parametrize(

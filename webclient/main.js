@@ -7,6 +7,7 @@ import { DelayMeter } from './delay-meter.js';
 import { Hud, Messages } from './hud.js';
 import { bindKeys, bindPanic, listKeys } from './keys.js';
 import { ModelList } from './models.js';
+import { RegionChoice } from './region.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { ControlForm, Settings } from './settings.js';
 import { Shelf, drawCover, showPreview } from './shelf.js';
@@ -49,6 +50,7 @@ const air = new Air($('freeze'), live, stage, (sentence) => messages.toast(sente
 const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const models = new ModelList(document, () => $('models').matches(':popover-open'));
+const region = new RegionChoice(document);
 let engineModel = ''; // as the session's statistics say
 const form = new ControlForm(document, async (set) => {
   if (set.prompt !== undefined && !isRunning()) await showPoster(set.prompt);
@@ -242,12 +244,31 @@ live.addEventListener('controls', (event) => {
   form.update(controls);
   shelf.select(controls.prompt);
   air.follow(controls);
+  region.update(controls.region);
 });
 live.addEventListener('steered', (event) => settings.follow(detailOf(event)));
 
 live.addEventListener('refused', (event) => {
+  const { detail, name } = detailOf(event);
+  if (name === 'region') return refuseRegion(detail);
   settings.set({ prompt: '' });
-  form.refuse(detailOf(event).detail);
+  form.refuse(detail);
+});
+
+function refuseRegion(sentence = '') {
+  settings.set({ region: 'both' });
+  region.refuse(sentence);
+}
+
+region.addEventListener('choose', async (event) => {
+  const set = { region: detailOf(event) };
+  try {
+    await live.set(set);
+    settings.set(set);
+    region.update(set.region);
+  } catch (error) {
+    region.refuse(/** @type {Error} */ (error).message);
+  }
 });
 
 live.addEventListener('notice', (event) => messages.toast(detailOf(event).detail));
@@ -275,10 +296,12 @@ window.addEventListener('pageshow', ({ persisted }) => {
 $('host').textContent = location.host;
 form.update(settings.controls);
 shelf.select(settings.values.prompt);
+region.update(settings.values.region);
 live.set(settings.controls);
 const elsewhere = settings.problems.filter((problem) => !form.warn(...problem));
 if (elsewhere.length > 0) messages.toast(elsewhere.map(([, sentence]) => sentence).join(' '));
 listKeys($('key-list'), KEYS);
 fillSources();
 awaitModel();
+region.fill();
 if (settings.values.autostart) start();

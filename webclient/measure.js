@@ -128,14 +128,16 @@ export class LinkMeter {
  * @returns {Stage[]}
  */
 export function estimateStages(link, server, inBrowser_ms) {
-  const { decode, wait, translate, encode } = server?.stages_ms ?? {};
-  const between_ms = (server?.age_ms ?? 0) - (translate ?? 0); // age: from decoder to encoder
+  const { decode, wait, translate, mask, encode } = server?.stages_ms ?? {};
+  // The age is from decoder to encoder.
+  const between_ms = (server?.age_ms ?? 0) - (translate ?? 0) - (mask ?? 0);
   const stages = [
     { name: 'send', ms: link.send_ms },
     { name: 'network', ms: link.network_ms },
     { name: 'decode', ms: decode },
     { name: 'wait', ms: Math.max(wait ?? 0, between_ms) },
     { name: 'translate', ms: translate },
+    ...(mask ? [{ name: 'mask', ms: mask }] : []),
     { name: 'encode', ms: encode },
     { name: 'receive', ms: inBrowser_ms ?? link.receive_ms },
   ];

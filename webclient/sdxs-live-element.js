@@ -7,8 +7,8 @@
  *
  * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
  * `name` (under which others find the session, as in /view/{name}), `autostart`, `mirrored`,
- * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`.
- * A changed control acts at once.
+ * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`,
+ * `region`. A changed control acts at once.
  * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
  * `muted` (it gives no frames for now), `ended` (by itself) or `closed`.
  *
@@ -19,8 +19,9 @@
 import { SourceError, openSource } from './camera.js';
 import { SdxsLive } from './sdxs-live.js';
 
-const CONTROLS = ['prompt', 'strength', 'stability', 'seed', 'transition_s', 'bypass', 'freeze'];
+const TEXTS = ['prompt', 'region'];
 const FLAGS = ['bypass', 'freeze'];
+const CONTROLS = [...TEXTS, 'strength', 'stability', 'seed', 'transition_s', ...FLAGS];
 const EVENTS = ['state', 'controls', 'steered', 'refused', 'stats', 'notice'];
 // A constructed sheet, since a strict Content-Security-Policy forbids <style>.
 const SHEET = new CSSStyleSheet();
@@ -63,8 +64,7 @@ export class SdxsLiveElement extends HTMLElement {
   attributeChangedCallback(name, _old, text) {
     const isFlag = FLAGS.includes(name);
     if (text === null && !isFlag) return;
-    const isText = name === 'prompt';
-    const value = isFlag ? text !== null : isText ? text : Number(text);
+    const value = isFlag ? text !== null : TEXTS.includes(name) ? text : Number(text);
     this.set({ [name]: value }).catch(({ message }) => this.#emit('refused', { detail: message }));
   }
 

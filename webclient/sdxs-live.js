@@ -4,9 +4,9 @@
  *
  * API version 1. Every event is a CustomEvent; its `detail`:
  *   state     StateChange       each change of state, and each new sentence about it
- *   controls  Controls          what the server now applies, all eight
+ *   controls  Controls          what the server now applies, all of them
  *   steered   Controls          the same, before it, when somebody else has set them
- *   refused   {detail}          why the server did not take the prompt
+ *   refused   {detail, name}    why the server did not take the control `name`
  *   stats     Stats             twice a second while live
  *   notice    {level, detail}   what the server has to say; level "info" or "warning"
  *
@@ -15,8 +15,10 @@
  *
  * @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
  * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
+ * @typedef {'both' | 'person' | 'background'} Region where the translation is shown
  * @typedef {{prompt: string, strength: number, seed: number, stability: number,
- *   transition_s: number, bypass: boolean, freeze: boolean, marks: boolean}} Controls
+ *   transition_s: number, bypass: boolean, freeze: boolean, region: Region,
+ *   marks: boolean}} Controls
  *   `freeze`: the last translated picture is held; `marks`: the picture's top 24 lines go past the model
  * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass' | 'frozen',
  *   stall: 'held' | 'camera' | null, blurred: 'unchecked' | 'unfit' | null,
@@ -152,9 +154,10 @@ export class SdxsLive extends EventTarget {
     this.#release();
     const isFinal = !(error instanceof LiveError) || error.isFinal;
     const { retryAfter_s, status } = /** @type {LiveError} */ (error);
-    if (status === 422 && 'prompt' in this.#wanted) {
-      this.#emit('refused', { detail: error.message });
-      delete this.#wanted.prompt;
+    const name = nameRefused(error);
+    if (status === 422 && name in this.#wanted) {
+      this.#emit('refused', { detail: error.message, name });
+      delete this.#wanted[name];
       this.#run();
     } else if (isFinal) {
       this.#enter('failed', error.message);
@@ -191,7 +194,7 @@ export class SdxsLive extends EventTarget {
     const missed = entries.filter(([name, value]) => Reflect.get(this.#accepted, name) !== value);
     if (missed.length === 0) return;
     this.set(Object.fromEntries(missed)).catch((error) => {
-      this.#emit('refused', { detail: error.message });
+      this.#emit('refused', { detail: error.message, name: nameRefused(error) });
     });
   }
 
@@ -212,4 +215,9 @@ export class SdxsLive extends EventTarget {
     this.#sentence = sentence;
     this.#emit('state', { state, sentence, retry_in_s });
   }
+}
+
+/** Which control a refusal is about: the server's sentences about others begin with its name. */
+function nameRefused(/** @type {Error} */ { message }) {
+  return message.startsWith('region ') ? 'region' : 'prompt';
 }

@@ -4,7 +4,7 @@
  *
  * @typedef {import('./sdxs-live.js').Controls} Controls
  * @typedef {{prompt: string, strength?: number, stability?: number, transition_s?: number,
- *   seed?: number, view: string, wipe: number, mirror?: boolean, source: string,
+ *   seed?: number, region?: Controls['region'], view: string, wipe: number, mirror?: boolean, source: string,
  *   autostart: boolean, seen: boolean, name?: string}} Values
  * @typedef {keyof Values} Name
  */
@@ -20,6 +20,7 @@ const READERS = {
   stability: toNumber(0, 1),
   transition_s: toNumber(0, 10),
   seed: toNumber(0, 2 ** 31 - 1, 'a whole number'),
+  region: toChoice('both', 'person', 'background'),
   view: toChoice('wipe', 'beside', 'hidden'),
   wipe: toNumber(0, 100),
   mirror: toFlag,
@@ -53,7 +54,8 @@ export class Settings extends EventTarget {
 
   /** What the server is asked for. @returns {Partial<Controls>} */
   get controls() {
-    return pick(this.#values, this.#values.prompt ? ['prompt', ...NUMBERS] : [...NUMBERS]);
+    const names = [...NUMBERS, 'region'];
+    return pick(this.#values, this.#values.prompt ? ['prompt', ...names] : names);
   }
 
   /** The address that carries everything but what is this device's own. */
@@ -79,7 +81,7 @@ export class Settings extends EventTarget {
 
   /** Keep what somebody else has set: a stream deck, a playlist. @param {Controls} controls */
   follow(controls) {
-    this.set(pick(controls, ['prompt', ...NUMBERS]));
+    this.set(pick(controls, ['prompt', ...NUMBERS, 'region']));
   }
 
   #writeAddress() {

@@ -5,7 +5,8 @@
  * It lies at /view/{id or name}. Its query says how it looks: `muted=1`, `fit=cover` (fill the
  * window) or `contain` (show all), `mirror=1`. Every other name is a control of the session,
  * set once when it begins to play: `prompt`, `strength`, `seed`, `stability`, `transition_s`,
- * `bypass`, `freeze`. After a #, the token of a server that asks for one: there nobody logs it.
+ * `bypass`, `freeze`, `region`. After a #, the token of a server that asks for one: there nobody
+ * logs it.
  */
 
 const PAUSE_MS = 1000;
@@ -34,7 +35,7 @@ let steered = ''; // the session that has these controls already
 
 /** @param {string} key @param {string} text */
 function toValue(key, text) {
-  if (key === 'prompt') return text;
+  if (key === 'prompt' || key === 'region') return text;
   return ['bypass', 'freeze'].includes(key) ? text === '1' || text === 'true' : Number(text);
 }
 

@@ -1,4 +1,4 @@
-"""The embedded model and its card."""
+"""The embedded models and their cards."""
 
 from importlib import resources
 from pathlib import Path
@@ -7,6 +7,7 @@ from pipeline.errors import CheckpointError
 
 TINY_WEIGHTS = "sdxs-tiny.safetensors"
 TINY_IR = "sdxs-tiny.xml"
+PERSON_IR = "person-mask.xml"
 
 
 def embedded(name: str) -> Path:
