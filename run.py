@@ -29,6 +29,7 @@ from pipeline.person_mask import EmbeddedSegmenter
 from pipeline.safety import CheckerFactory, load_checker
 from stream.corrections import Corrections
 from stream.errors import StreamError
+from stream.flags import add_access, to_access
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
@@ -88,6 +89,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve``."""
     add_engine(parser, str(TINY_PRESET.default_size))
     add_network(parser)
+    add_access(parser)
     add_delay(parser)
     add_exposure(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
@@ -108,13 +110,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--port", type=int, default=8080, help="0 for any free one")
     group.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
     group.add_argument("--max-viewers", type=int, default=32, help="of all sessions together")
-    group.add_argument("--token", default="", help="what requests have to bring; empty: nothing")
     group.add_argument(
         "--model-switch",
         choices=("auto", "on", "off"),
         default="auto",
-        help="whether the page may load another model, for everybody; auto: with --token, or on "
-        "loopback without --name and --origin",
+        help="whether the page may load another model, for everybody; auto: with --token "
+        "alone, or on loopback without --name, --origin and --tokens",
     )
     group.add_argument(
         "--safety",
@@ -135,7 +136,6 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     for name, text in (
         ("--name", "host name that browsers reach the server by"),
         ("--origin", "page elsewhere that may use the server, https://example.org"),
-        ("--ice-server", "for standard clients: stun:HOST, or turn:HOST,USER,PASSWORD"),
     ):
         group.add_argument(
             name, action="append", default=[], help=f"{text}; may be given several times"
@@ -183,8 +183,8 @@ def to_exposure(options: argparse.Namespace) -> Exposure:
 
 
 def to_server_config(options: argparse.Namespace) -> ServerConfig:
-    """Check the flags of :func:`add_network` and :func:`add_delay`."""
-    from stream.config import IceServer, ServerConfig
+    """Check the flags of :func:`add_network`, :func:`add_access` and :func:`add_delay`."""
+    from stream.config import ServerConfig
 
     return ServerConfig(
         options.host,
@@ -192,9 +192,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         names=tuple(options.name),
         max_sessions=options.max_sessions,
         max_viewers=options.max_viewers,
-        token=options.token,
         origins=tuple(options.origin),
-        ice_servers=tuple(IceServer(*line.split(",", 2)) for line in options.ice_server),
         model_switch=options.model_switch,
         redirect_to=options.redirect_to,
         start_bitrate_bps=options.start_bitrate_kbps * 1000,
@@ -204,6 +202,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         log_every_s=options.log_every_s,
         corrections=to_corrections(options.without_correction),
         exposure=to_exposure(options),
+        **to_access(options),
     )
 
 

@@ -31,6 +31,7 @@ from stream.sound import PictureDelay, Sound
 from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
+from stream.tokens import Token
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class CameraSession(Session):
         alias: str | None = None,
         safety: SafetyThread | None = None,
         segmenters: Segmenters | None = None,
+        token: Token | None = None,
     ) -> None:
         """Make a session that has no peer yet.
 
@@ -62,8 +64,9 @@ class CameraSession(Session):
             alias: a name under which it can be found, besides its id.
             safety: says which pictures may be shown; None: all.
             segmenters: find the person in a picture; None: nobody does.
+            token: what it was opened with, which may limit its pictures' size.
         """
-        super().__init__(config)
+        super().__init__(config, token)
         self.alias = alias
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
@@ -196,7 +199,7 @@ class CameraSession(Session):
         self.broadcast.put(finished)
 
     def notice(self, level: str, detail: str) -> None:
-        """Tell the viewer one sentence."""
+        """Tell the peer one sentence."""
         logger.info("session %s: %s", self.name, detail)
         self._channel.send_notice(level, detail)
 
@@ -226,6 +229,8 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
+            if self._is_beyond_quota(frame):
+                continue
             if self._freeze.holds(self.controls):
                 await self._hold(arrived)
             elif self._engine.submit(self._feed, arrived):
@@ -234,6 +239,21 @@ class CameraSession(Session):
                 self._stall.reset()
                 self._freeze.pass_by(self.controls)
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
+
+    def _is_beyond_quota(self, frame: VideoFrame) -> bool:
+        """Tell whether a frame is larger than its token allows, and dismiss its peer then."""
+        max_pixels = None if self.token is None else self.token.max_pixels
+        if self.token is None or max_pixels is None or frame.width * frame.height <= max_pixels:
+            return False
+        self.dismiss(
+            f'the token "{self.token.name}" is for pictures up to {self.token.max_size} '
+            f"(got {frame.width}x{frame.height})"
+        )
+        return True
+
+    def _say_farewell(self, detail: str) -> None:
+        logger.info("session %s: %s", self.name, detail)
+        self._channel.send_farewell(detail)
 
     async def _stand_in(self, arrived: ArrivedFrame) -> None:
         """Show something in place of a frame for which the model takes too long."""

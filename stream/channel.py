@@ -87,6 +87,10 @@ class ControlChannel:
         else:
             self._send(message)
 
+    def send_farewell(self, detail: str) -> None:
+        """Tell the viewer why the session ends, and that another try is of no use."""
+        self._send({"type": "farewell", "detail": detail})
+
     def _receive(self, message: str | bytes) -> None:
         ident: int | None = None
         try:

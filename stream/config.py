@@ -12,6 +12,7 @@ from stream.bitrate import DEFAULT_CAP_BPS, MIN_BITRATE_BPS
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
 from stream.exposure import Exposure
+from stream.tokens import OPERATOR, Token, check_distinct
 
 ModelSwitch = Literal["auto", "on", "off"]
 
@@ -49,7 +50,9 @@ class ServerConfig:
     max_viewers: int = 32
     """Of all sessions together; more are answered 503."""
     token: str = field(default="", repr=False)
-    """What requests that open, steer or end sessions have to bring; empty: nothing."""
+    """What requests have to bring, but for the page itself; empty, without ``tokens``: nothing."""
+    tokens: tuple[Token, ...] = ()
+    """More of them, by name, each with its quota; see :mod:`stream.tokens`."""
     origins: tuple[str, ...] = ()
     """Pages elsewhere that may use this server, such as ``https://example.org``."""
     ice_servers: tuple[IceServer, ...] = ()
@@ -100,12 +103,19 @@ class ServerConfig:
     def may_switch_model(self) -> bool:
         """Whether a request may have another model loaded.
 
-        ``"auto"``: where only the operator gets at it, or with a token.
+        ``"auto"``: where only the operator gets at it, or with the one token; not where
+        several share the server.
         """
-        is_guarded = bool(self.token) or self.is_private
+        is_guarded = not self.tokens and (bool(self.token) or self.is_private)
         return self.model_switch == "on" or (self.model_switch == "auto" and is_guarded)
 
+    @property
+    def all_tokens(self) -> tuple[Token, ...]:
+        """The operator's, if there is one, and the named ones."""
+        return (*([Token(OPERATOR, self.token)] if self.token else []), *self.tokens)
+
     def __post_init__(self) -> None:
+        check_distinct(self.all_tokens)
         if not 0 <= self.port <= 65535:
             raise ConfigRefused(f"--port must be from 0 to 65535 (got {self.port})")
         if self.max_sessions < 1:

@@ -6,6 +6,7 @@ StreamError                 carries the HTTP status it is answered with
 ├── RequestRefused          a request whose body, type or origin is not accepted
 ├── TokenRefused            a request without the token that the server asks for (401)
 ├── RateExceeded            an address asks too often (429, Retry-After)
+├── QuotaReached            a token that has used up what it is for (403, 429)
 ├── SessionUnknown          no such session, or it has ended (404)
 ├── ServerFull              no room now; worth another try (503, Retry-After)
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
@@ -81,6 +82,15 @@ class RateExceeded(StreamError):
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaReached(StreamError):
+    """A token that has used up what it is for."""
+
+    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
         self.retry_after_s = retry_after_s
 
 

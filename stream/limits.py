@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import ipaddress
+import re
 from collections.abc import Collection
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 
-from stream.errors import RequestRefused, TokenRefused
+from stream.errors import RequestRefused
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -25,14 +25,17 @@ SECURITY_HEADERS = {
 }
 
 
-# What opens, steers or ends a session, or costs as much.
-_GUARDED = ("/sessions", "/whip", "/whep", "/api/preview", "/api/models/")
 # What a page of another origin may do and see (RFC 9725, section 4.7).
 _CORS_ANSWER = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
     "Access-Control-Max-Age": "600",
 }
+# A bracketed address or a name, and a port; nothing that a URL could have beside them.
+_HOST = re.compile(
+    r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>\d{1,5}))?"
+)
+_PORTS = {"http": 80, "https": 443}
 BODY_TIMEOUT_S = 10.0
 _CORS_EXPOSED = "Location, Link, ETag, Retry-After, Accept-Post"
 
@@ -66,49 +69,26 @@ def check_origin(names: Collection[str], origins: Collection[str] = ()) -> Middl
 
     A page on the web can let its own name resolve to this machine (DNS rebinding) and then
     counts as the same origin. So the ``Host`` must be an IP address, ``localhost`` or one of
-    ``names``.
+    ``names``; nobody's name resolves to those but through this machine or its network.
 
     Args:
         names: further host names that this server is reached by, without port.
         origins: pages elsewhere that may ask for changes.
     """
-    known = {"localhost", *(name.lower() for name in names)}
+    known = {"localhost", *(_to_name(name) for name in names)}
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.host.lower()
-        name = _split(f"//{host}").hostname or ""
+        # Not request.host: where there is no such header, it waits for the system's resolver.
+        host = request.headers.get("Host", "")
+        name, port = _split_host(host)
         if name not in known and not _is_address(name):
             raise RequestRefused(421, f"this server does not answer as {name or host!a}")
         origin = request.headers.get("Origin")
         is_change = request.method not in ("GET", "HEAD", "OPTIONS")
-        is_own = origin is None or origin in origins or _split(origin).netloc.lower() == host
+        is_own = origin is None or origin in origins or _is_same(origin, name, port)
         if is_change and not is_own:
             raise RequestRefused(403, f"a page of {origin!a} may not use this server")
-        return await handler(request)
-
-    return middleware
-
-
-def check_token(token: str) -> Middleware:
-    """Refuse requests that steer sessions without the token (RFC 6750, section 2.1).
-
-    Args:
-        token: the one that is right; empty: all requests pass.
-    """
-    expected = token.encode()
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        # A browser asks OPTIONS by itself, without what the page sends.
-        if token and request.path.startswith(_GUARDED) and request.method != "OPTIONS":
-            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            is_right = hmac.compare_digest(given.strip().encode(errors="replace"), expected)
-            if scheme.lower() != "bearer" or not is_right:
-                raise TokenRefused(
-                    "this server asks for its token: send it as Authorization: Bearer TOKEN",
-                    was_given=bool(scheme),
-                )
         return await handler(request)
 
     return middleware
@@ -142,12 +122,33 @@ async def add_security_headers(request: web.Request, handler: Handler) -> web.St
     return response
 
 
-def _split(url: str) -> SplitResult:
-    """Split a URL that anybody may have written; what is none has no parts."""
+def _split_host(host: str) -> tuple[str, int | None]:
+    """Split a ``Host`` (RFC 9110, section 7.2) into name and port; no name: it is none."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return "", None
+    port = match["port"]
+    return _to_name(match["address"] or match["name"]), int(port) if port else None
+
+
+def _is_same(origin: str, name: str, port: int | None) -> bool:
+    """Tell whether a page came from the host that it asks; a scheme's own port may be left out."""
     try:
-        return urlsplit(url)
+        parts = urlsplit(origin)
+        given = parts.port
     except ValueError:
-        return urlsplit("")
+        return False
+    usual = _PORTS.get(parts.scheme)
+    return (
+        usual is not None
+        and _to_name(parts.hostname or "") == name
+        and (given or usual) == (port or usual)
+    )
+
+
+def _to_name(name: str) -> str:
+    """Return a host's name as it is compared: case and the dot of the root do not matter."""
+    return name.lower().removesuffix(".")
 
 
 def _is_address(name: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from stream.access import token_of
 from stream.blur import to_blurred
 from stream.config import ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
@@ -72,7 +73,9 @@ async def open_session(request: web.Request) -> web.Response:
     alias, query = read_alias(request)
     controls = Controls().changed(parse_query(query))
     offer = await read_offer(request, BOTH_WAYS)
-    session, answer = await request.app[SESSIONS].open_camera(offer, controls, alias=alias)
+    session, answer = await request.app[SESSIONS].open_camera(
+        offer, controls, alias=alias, token=token_of(request)
+    )
     return web.Response(
         status=201,
         text=answer,

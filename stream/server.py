@@ -17,10 +17,11 @@ from pipeline.engines import Engine
 from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
 from stream import actions, rtp, whep, whip
+from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.errors import AddressRefused, StreamError, to_problem
-from stream.limits import add_cors, add_security_headers, check_origin, check_token
+from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
 from stream.rate_limit import TokenBuckets, limit_rates
 from stream.region import Segmenters
@@ -38,9 +39,11 @@ from stream.routes import (
 )
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
+from stream.session import Session
 from stream.sessions import Sessions
 from stream.stats import Metrics
 from stream.status import EngineStatus
+from stream.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,10 @@ def create_app(
         load_segmenter: loads what finds the person in a picture, when a session asks for it;
             None: no session may.
     """
+
+    def find_session(name: str) -> Session | None:
+        return app[SESSIONS].steered(name)
+
     app = web.Application(
         middlewares=[
             add_security_headers,
@@ -78,7 +85,8 @@ def create_app(
             answer_errors,
             check_origin((config.host, *config.names), config.origins),
             *_limit_rates(config),
-            check_token(config.token),
+            check_token(Tokens(config.all_tokens)),
+            check_owner(find_session),
         ]
     )
 
@@ -228,7 +236,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         status, detail = error.status, f"{request.method} {request.path}: {error.reason}"
         headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
     except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
+        # Not the path itself: it may have the whole id of a session.
+        resource = request.match_info.route.resource
+        logger.exception("%s %s failed", request.method, resource and resource.canonical)
         status, detail = 500, "the server made a mistake; its log says more"
     return web.json_response(
         to_problem(status, detail),

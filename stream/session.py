@@ -18,8 +18,12 @@ from stream.errors import OfferRefused, PeerLeft, StreamError
 from stream.peerconnection import PeerConnection
 from stream.rtp import last_heard_s, shape_answer
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
+from stream.tokens import Token
 
 logger = logging.getLogger(__name__)
+
+FAREWELL_S = 2.0
+"""What a peer has to read why it has to go."""
 
 
 class SessionState(Enum):
@@ -39,8 +43,11 @@ class Session(ABC):
     time and makes :meth:`run` return. What is served, the subclasses say.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, token: Token | None = None) -> None:
+        # 128 bits from the system's generator: who knows the address may steer (RFC 9725, 5).
         self.id = secrets.token_urlsafe(16)
+        self.token = token
+        """What it was opened with; None: the server asks for none."""
         # Who knows the id controls the session, so the log has only its beginning.
         self.name = self.id[:6]
         self._config = config
@@ -50,6 +57,7 @@ class Session(ABC):
         self._connected = asyncio.Event()
         self._left = asyncio.Event()
         self._reason = ""
+        self._is_dismissed = False
         self._ufrags: frozenset[str] = frozenset()
         self._candidates_left = MAX_CANDIDATES
 
@@ -101,6 +109,18 @@ class Session(ABC):
         self._reason = self._reason or reason
         self._left.set()
 
+    def notice(self, level: str, detail: str) -> None:
+        """Tell the peer one sentence, where there is a way to; the log in any case."""
+        logger.info("session %s: %s (%s)", self.name, detail, level)
+
+    def dismiss(self, detail: str) -> None:
+        """Tell the peer why it has to go, and end a moment later. Only the first time counts."""
+        if self._is_dismissed:
+            return
+        self._is_dismissed = True
+        self._say_farewell(detail)
+        asyncio.get_running_loop().call_later(FAREWELL_S, self.end, detail)
+
     async def close(self) -> None:
         """Free everything, within a deadline. Calling it again does nothing."""
         if self._state in (SessionState.CLOSING, SessionState.CLOSED):
@@ -146,6 +166,10 @@ class Session(ABC):
     @abstractmethod
     def _free(self) -> None:
         """Let go of everything but the connection."""
+
+    def _say_farewell(self, detail: str) -> None:
+        """Tell the peer that the session ends for good, where there is a way to."""
+        self.notice("warning", detail)
 
     # Tasks of run()
 

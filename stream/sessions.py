@@ -8,12 +8,14 @@ import logging
 from stream.camera_session import CameraSession
 from stream.config import ServerConfig
 from stream.controls import Controls
-from stream.errors import ServerFull, SessionUnknown
+from stream.errors import RequestRefused, ServerFull, SessionUnknown
+from stream.quotas import Quotas
 from stream.region import Segmenters
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.stats import Metrics, SessionStats
+from stream.tokens import Token
 from stream.viewer_session import ViewerSession
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Sessions:
         self._cameras: dict[str, CameraSession] = {}
         self._viewers: dict[str, ViewerSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._quotas = Quotas(metrics)
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -54,7 +57,13 @@ class Sessions:
         return sum(each.stats.rate_in_hz for each in cameras if each.is_translating)
 
     async def open_camera(
-        self, offer: str, controls: Controls, *, sends_back: bool = True, alias: str | None = None
+        self,
+        offer: str,
+        controls: Controls,
+        *,
+        sends_back: bool = True,
+        alias: str | None = None,
+        token: Token | None = None,
     ) -> tuple[CameraSession, str]:
         """Answer a peer that sends its camera, and begin to translate it.
 
@@ -63,6 +72,7 @@ class Sessions:
             controls: the first settings.
             sends_back: the peer itself sees the translation.
             alias: another name of the session; the newest of that name counts.
+            token: what the request brought; None: the server asks for none.
 
         Returns:
             The session and the SDP of the answer.
@@ -71,9 +81,14 @@ class Sessions:
             ServerFull: there are ``max_sessions`` already.
             OfferRefused: the offer cannot be answered.
             ControlRefused: the model does not know the prompt.
+            QuotaReached: the token allows no more.
+            RequestRefused: 409, the alias belongs to another token.
         """
         if self._is_closed or len(self._cameras) >= self._config.max_sessions:
             raise ServerFull(f"{self._config.max_sessions} sessions are open already")
+        self._check_alias(alias, token)
+        if token is not None:
+            self._quotas.account(token).check(is_camera=True)
         session = CameraSession(
             self._config,
             self._engine,
@@ -83,15 +98,20 @@ class Sessions:
             alias=alias,
             safety=self._safety,
             segmenters=self._segmenters,
+            token=token,
         )
-        # Entered before the first await, so that the limit holds.
+        # Entered before the first await, so that the limits hold.
         self._cameras[session.id] = session
+        if token is not None:
+            self._quotas.account(token).enter(session, is_camera=True)
         answer = await self._open(session, offer)
         self._metrics.sessions_total.inc()
         return session, answer
 
-    async def open_viewer(self, source: CameraSession, offer: str) -> tuple[ViewerSession, str]:
-        """Answer a peer that watches another one's session.
+    async def open_viewer(
+        self, source: CameraSession, offer: str, token: Token | None = None
+    ) -> tuple[ViewerSession, str]:
+        """Answer a peer that watches another one's session, whoever opened that.
 
         Returns:
             The session and the SDP of the answer.
@@ -99,11 +119,16 @@ class Sessions:
         Raises:
             ServerFull: there are ``max_viewers`` already.
             OfferRefused: the offer cannot be answered.
+            QuotaReached: the token allows no more.
         """
         if self._is_closed or len(self._viewers) >= self._config.max_viewers:
             raise ServerFull(f"{self._config.max_viewers} viewers watch already")
-        session = ViewerSession(self._config, self._metrics, source)
+        if token is not None:
+            self._quotas.account(token).check(is_camera=False)
+        session = ViewerSession(self._config, self._metrics, source, token)
         self._viewers[session.id] = session
+        if token is not None:
+            self._quotas.account(token).enter(session, is_camera=False)
         return session, await self._open(session, offer)
 
     def camera(self, name: str) -> CameraSession:
@@ -128,6 +153,13 @@ class Sessions:
         if session is None:
             raise SessionUnknown("there is no such viewer; it may have left")
         return session
+
+    def steered(self, name: str) -> Session | None:
+        """Return the session that a route's ``{id}`` or ``{viewer}`` means, if there is one."""
+        try:
+            return self._viewers.get(name) or self.camera(name)
+        except SessionUnknown:
+            return None
 
     async def end(self, session: Session) -> None:
         """End a session and wait until everything of it is freed."""
@@ -171,7 +203,17 @@ class Sessions:
         self._cameras.pop(session.id, None)
         self._viewers.pop(session.id, None)
         self._tasks.pop(session.id, None)
+        if session.token is not None:
+            self._quotas.account(session.token).leave(session)
         self._count()
+
+    def _check_alias(self, alias: str | None, token: Token | None) -> None:
+        """Refuse a name that another token's session has: its viewers would be led away."""
+        if alias is None or token is None or token.is_operator:
+            return
+        for camera in self._cameras.values():
+            if camera.alias == alias and camera.token is not None and camera.token != token:
+                raise RequestRefused(409, f"a session of another token is named {alias!a}")
 
     def _count(self) -> None:
         self._metrics.sessions.set(len(self._cameras))

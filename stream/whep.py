@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from stream.access import token_of
 from stream.resources import SDP, add_candidates, created, read_offer, show_options
 from stream.routes import CONFIG, SESSIONS
 from stream.signaling import EGRESS
@@ -32,7 +33,8 @@ async def watch(request: web.Request) -> web.Response:
     """Answer an offer: 201 with the answer and where the viewer lives."""
     app = request.app
     source = app[SESSIONS].camera(request.match_info["id"])
-    viewer, answer = await app[SESSIONS].open_viewer(source, await read_offer(request, EGRESS))
+    offer = await read_offer(request, EGRESS)
+    viewer, answer = await app[SESSIONS].open_viewer(source, offer, token_of(request))
     return created(f"/whep/{source.id}/{viewer.id}", answer, app[CONFIG].ice_servers)
 
 

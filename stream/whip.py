@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from stream.access import token_of
 from stream.controls import Controls, parse_query
 from stream.errors import ServerFull
 from stream.resources import add_candidates, created, read_offer, show_options
@@ -40,7 +41,7 @@ async def publish(request: web.Request) -> web.Response:
     offer = await read_offer(request, INGEST)
     try:
         session, answer = await app[SESSIONS].open_camera(
-            offer, controls, sends_back=False, alias=alias
+            offer, controls, sends_back=False, alias=alias, token=token_of(request)
         )
     except ServerFull:
         if not app[CONFIG].redirect_to:

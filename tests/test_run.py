@@ -26,6 +26,7 @@ from pipeline.engines import Size
 from pipeline.engines.build import count_processors
 from stream.config import IceServer, ServerConfig
 from stream.corrections import Corrections
+from stream.tokens import Token
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 120
@@ -113,6 +114,10 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("serve --origin example.org", "--origin must be like"),
         ("serve --redirect-to http://[", "--redirect-to must be like"),
         ("serve --ice-server example.org", "--ice-server must be like"),
+        ("serve --token @gone", "--token: gone cannot be read: No such file"),
+        ("serve --ice-server @gone", "--ice-server: gone cannot be read: No such file"),
+        ("serve --token two,words", 'the token "operator" must be of letters, digits and'),
+        ("serve --tokens gone", "--tokens: gone cannot be read: No such file"),
         ("serve --max-sessions 0", "--max-sessions must be at least 1 (got 0)"),
         ("serve --port 0 --no-browser --safety gone", "gone holds no safety checker: put"),
         ("serve --size 100x100", "multiples of 16 between 64 and 1024 (got 100x100)"),
@@ -205,6 +210,31 @@ def test_network_flags_reach_the_server() -> None:
     )
     defaults = run.to_server_config(run.make_parser().parse_args(["serve"]))
     assert defaults == ServerConfig()
+
+
+def test_secrets_come_from_files_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """@FILE and the environment give what a flag would, so that no secret is in its line."""
+    ice = "stun:a.example\nturn:b.example,me,hush\n"
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "ice").write_text(ice)
+    (tmp_path / "tokens.toml").write_text('[[token]]\nname = "ann"\ntoken = "0123456789abcdef"\n')
+
+    def read(line: str) -> ServerConfig:
+        return run.to_server_config(run.make_parser().parse_args(line.split()))
+
+    servers = (IceServer("stun:a.example"), IceServer("turn:b.example", "me", "hush"))
+    files = (
+        f"--token @{tmp_path}/token --ice-server @{tmp_path}/ice --tokens {tmp_path}/tokens.toml"
+    )
+    assert read(f"serve {files}") == ServerConfig(
+        token="secret", ice_servers=servers, tokens=(Token("ann", "0123456789abcdef"),)
+    )
+    monkeypatch.setenv("SDXS_TOKEN", "secret")
+    monkeypatch.setenv("SDXS_ICE_SERVERS", ice)
+    assert read("serve") == ServerConfig(token="secret", ice_servers=servers)
+    assert read("serve --token other").token == "other"
 
 
 def test_address_is_the_last_line() -> None:

@@ -402,6 +402,19 @@ async def test_what_is_not_there_is_a_problem(
         ({"Host": "localhost:8080"}, 200),
         ({"Host": "[::1]:8080"}, 200),
         ({"Host": "192.168.1.7"}, 200),
+        ({"Host": "LocalHost.:8080"}, 200),
+        ({"Host": "[fd00::7]:8080"}, 200),
+        ({"Host": "[::ffff:127.0.0.1]"}, 200),
+        ({"Host": ""}, 421),
+        ({"Host": "evil.example@127.0.0.1"}, 421),
+        ({"Host": "127.0.0.1#evil.example"}, 421),
+        ({"Host": "evil.example/127.0.0.1"}, 421),
+        ({"Host": "127.0.0.1.evil.example"}, 421),
+        ({"Host": "127.1"}, 421),
+        ({"Host": "0x7f000001"}, 421),
+        ({"Host": "2130706433"}, 421),
+        ({"Host": "127.0.0.1:x"}, 421),
+        ({"Host": "localhost:123456"}, 421),
         ({"Host": "evil.example"}, 421),
         ({"Host": "localhost.evil.example:8080"}, 421),
         ({"Host": "[::1"}, 421),
@@ -414,6 +427,46 @@ async def test_foreign_host_is_refused(
     """A name that could have been rebound to this machine is not answered."""
     async with server.http.get(server.base + "/healthz", headers=headers) as response:
         assert response.status == status
+
+
+async def test_host_is_required(server: Serving) -> None:
+    """A request without a Host is refused, and nobody's resolver is asked for this machine's."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.server.port)
+    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 421 " in await reader.readline()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("studio.example", "https://studio.example", 404),
+        ("Studio.Example:443", "https://studio.example", 404),
+        ("studio.example.", "https://studio.example.", 404),
+        ("studio.example:8443", "https://studio.example:8443", 404),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", 404),
+        ("[fd00::7]:8080", "http://[fd00::7]:8080", 404),
+        ("studio.example", "https://page.example", 404),
+        ("studio.example", "https://page.example:444", 403),
+        ("studio.example", "http://page.example", 403),
+        ("studio.example", "https://evil-page.example", 403),
+        ("studio.example", "https://studio.example:8443", 403),
+        ("studio.example:8443", "https://studio.example", 403),
+        ("127.0.0.1:8080", "http://127.0.0.1:9090", 403),
+        ("127.0.0.1:8080", "http://localhost:8080", 403),
+        ("studio.example", "https://studio.example.evil.example", 403),
+        ("studio.example", "ftp://studio.example", 403),
+        ("studio.example", "https://studio.example:x", 403),
+    ],
+)
+async def test_own_pages_are_told_from_foreign_ones(host: str, origin: str, status: int) -> None:
+    """A page is our own where scheme's port, name and port are those that were asked."""
+    config = ServerConfig(names=("studio.example",), origins=("https://page.example",))
+    async with serving(ColourEngine, config) as server:
+        headers = {"Host": host, "Origin": origin}
+        url = f"{server.base}/sessions/nobody"
+        async with server.http.delete(url, headers=headers) as response:
+            assert response.status == status
 
 
 async def test_foreign_page_may_not_change_anything(server: Serving) -> None:
