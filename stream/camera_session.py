@@ -31,7 +31,6 @@ from stream.sound import PictureDelay, Sound
 from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
-from stream.tokens import Token
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,6 @@ class CameraSession(Session):
         alias: str | None = None,
         safety: SafetyThread | None = None,
         segmenters: Segmenters | None = None,
-        token: Token | None = None,
     ) -> None:
         """Make a session that has no peer yet.
 
@@ -64,9 +62,8 @@ class CameraSession(Session):
             alias: a name under which it can be found, besides its id.
             safety: says which pictures may be shown; None: all.
             segmenters: find the person in a picture; None: nobody does.
-            token: what it was opened with, which may limit its pictures' size.
         """
-        super().__init__(config, token)
+        super().__init__(config)
         self.alias = alias
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()

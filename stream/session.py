@@ -43,11 +43,11 @@ class Session(ABC):
     time and makes :meth:`run` return. What is served, the subclasses say.
     """
 
-    def __init__(self, config: ServerConfig, token: Token | None = None) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         # 128 bits from the system's generator: who knows the address may steer (RFC 9725, 5).
         self.id = secrets.token_urlsafe(16)
-        self.token = token
-        """What it was opened with; None: the server asks for none."""
+        self.token: Token | None = None
+        """What it was opened with, which may limit its time and its pictures' size."""
         # Who knows the id controls the session, so the log has only its beginning.
         self.name = self.id[:6]
         self._config = config

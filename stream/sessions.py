@@ -98,8 +98,8 @@ class Sessions:
             alias=alias,
             safety=self._safety,
             segmenters=self._segmenters,
-            token=token,
         )
+        session.token = token
         # Entered before the first await, so that the limits hold.
         self._cameras[session.id] = session
         if token is not None:
@@ -125,7 +125,8 @@ class Sessions:
             raise ServerFull(f"{self._config.max_viewers} viewers watch already")
         if token is not None:
             self._quotas.account(token).check(is_camera=False)
-        session = ViewerSession(self._config, self._metrics, source, token)
+        session = ViewerSession(self._config, self._metrics, source)
+        session.token = token
         self._viewers[session.id] = session
         if token is not None:
             self._quotas.account(token).enter(session, is_camera=False)

@@ -17,21 +17,14 @@ from stream.rtp import can_share, count_beneath, on_sent, share
 from stream.session import Session
 from stream.sound import PictureDelay, SoundTrack
 from stream.stats import Metrics, SessionStats
-from stream.tokens import Token
 from stream.tracks import EncodedTrack, TranslatedTrack
 
 
 class ViewerSession(Session):
     """Sends one peer the broadcast of a camera's session, until either of them leaves."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        metrics: Metrics,
-        source: CameraSession,
-        token: Token | None = None,
-    ) -> None:
-        super().__init__(config, token)
+    def __init__(self, config: ServerConfig, metrics: Metrics, source: CameraSession) -> None:
+        super().__init__(config)
         self.stats = SessionStats(metrics)
         self._source = source
         self._watcher: Watcher | None = None
