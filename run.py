@@ -29,7 +29,7 @@ from pipeline.person_mask import EmbeddedSegmenter
 from pipeline.safety import CheckerFactory, load_checker
 from stream.corrections import Corrections
 from stream.errors import StreamError
-from stream.flags import add_access, to_access
+from stream.flags import add_access, add_media, to_access, to_media
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
@@ -90,6 +90,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, str(TINY_PRESET.default_size))
     add_network(parser)
     add_access(parser)
+    add_media(parser)
     add_delay(parser)
     add_exposure(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
@@ -203,6 +204,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         corrections=to_corrections(options.without_correction),
         exposure=to_exposure(options),
         **to_access(options),
+        **to_media(options),
     )
 
 

@@ -13,7 +13,16 @@ from stream.tokens import Token, Tokens
 
 # What is answered without a token: the page itself and what it shows before it has one. All
 # else needs it, so that a new route is guarded from its first day.
-_OPEN = ("/", "/{name}", "/view/{id}", "/healthz", "/readyz", "/api/styles", "/api/models")
+_OPEN = (
+    "/",
+    "/{name}",
+    "/view/{id}",
+    "/healthz",
+    "/readyz",
+    "/api/styles",
+    "/api/models",
+    "/api/regions",
+)
 # Whose session it is does not matter to who watches.
 _OWNED = ("/sessions/{id}", "/whip/{id}", "/whep/{id}/{viewer}")
 _TOKEN = web.RequestKey("token", Token)

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from stream.addresses import Address
 from stream.bitrate import DEFAULT_CAP_BPS, MIN_BITRATE_BPS
 from stream.corrections import Corrections
 from stream.errors import ConfigRefused
 from stream.exposure import Exposure
+from stream.gathering import PortRange
+from stream.ice_servers import IceServer, check_secret
 from stream.tokens import OPERATOR, Token, check_distinct
 
 ModelSwitch = Literal["auto", "on", "off"]
-
-_ICE_SERVER = re.compile(r"(stuns?|turns?):[^\s<>\"]+")
-
-
-@dataclass(frozen=True, slots=True)
-class IceServer:
-    """A STUN or TURN server that standard clients are told of; checked when it is made."""
-
-    url: str
-    """Such as ``stun:stun.example.org`` (RFC 7064) or ``turn:...`` (RFC 7065)."""
-    username: str = ""
-    credential: str = field(default="", repr=False)
-
-    def __post_init__(self) -> None:
-        if not _ICE_SERVER.fullmatch(self.url):
-            raise ConfigRefused(
-                f'--ice-server must be like "stun:stun.example.org" (got {self.url!r})'
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +40,16 @@ class ServerConfig:
     origins: tuple[str, ...] = ()
     """Pages elsewhere that may use this server, such as ``https://example.org``."""
     ice_servers: tuple[IceServer, ...] = ()
-    """What standard clients are told to use."""
+    """What the page and standard clients are told to use."""
+    turn_secret: str = field(default="", repr=False)
+    """What the TURN servers without a user share with this one; see :mod:`stream.ice_servers`."""
+    public_ip: Address | None = None
+    """What strangers reach this machine by, through a 1:1 NAT."""
+    udp_ports: PortRange | None = None
+    """Where media come in; None: any port that is free."""
+    is_public: bool = False
+    """Whether strangers reach the server: then no datagram goes where a peer's candidate
+    points inside of a network. :func:`stream.server.serve` finds out."""
     redirect_to: str = ""
     """Where another server is, such as ``https://two.example.org``, for when this is full."""
     connect_timeout_s: float = 15.0
@@ -110,12 +103,25 @@ class ServerConfig:
         return self.model_switch == "on" or (self.model_switch == "auto" and is_guarded)
 
     @property
+    def own_stun_server(self) -> IceServer | None:
+        """What this machine learns its own public addresses from, if it needs to.
+
+        Not where ``public_ip`` says it, nor where all peers are on this machine: on loopback,
+        and not under the name that a proxy has.
+        """
+        is_alone = _is_loopback(self.host) and not self.names
+        if self.public_ip is not None or is_alone:
+            return None
+        return next((each for each in self.ice_servers if each.url.startswith("stun:")), None)
+
+    @property
     def all_tokens(self) -> tuple[Token, ...]:
         """The operator's, if there is one, and the named ones."""
         return (*([Token(OPERATOR, self.token)] if self.token else []), *self.tokens)
 
     def __post_init__(self) -> None:
         check_distinct(self.all_tokens)
+        check_secret(self.ice_servers, self.turn_secret)
         if not 0 <= self.port <= 65535:
             raise ConfigRefused(f"--port must be from 0 to 65535 (got {self.port})")
         if self.max_sessions < 1:

@@ -25,6 +25,8 @@ class Corrections:
     """Candidates that aioice cannot use never reach it (``signaling``)."""
     address_filter: bool = True
     """Datagrams only from validated addresses, and not too many (``icefilter``)."""
+    gathering: bool = True
+    """Sockets in a range of UDP ports; no long wait for a STUN server (``gathering``)."""
     encoders: bool = True
     """Our encoders and bit rates (``codecs``)."""
     h264_profiles: bool = True

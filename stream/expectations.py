@@ -34,6 +34,10 @@ _NAMES = {
     ),
     "aioice.ice:Connection.__init__": "_queue _check_list",
     "aioice.ice:Connection.data_received": "_queue put_nowait",
+    "aioice.ice:Connection.get_component_candidates": (
+        "create_datagram_endpoint server_reflexive_candidate relayed_candidate "
+        "_protocols stun_server turn_server local_candidate"
+    ),
     "aioice.ice:Connection.request_received": "check_incoming _early_checks",
     "aioice.ice:StunProtocol.datagram_received": "data_received request_received",
 }
@@ -54,7 +58,11 @@ _PARAMETERS = {
     "aioice.ice:Connection.check_incoming": "self message addr protocol",
     "aioice.ice:Connection.check_state": "self pair state",
     "aioice.ice:Connection.data_received": "self data component",
+    "aioice.ice:Connection.get_component_candidates": "self component addresses timeout",
     "aioice.ice:StunProtocol.datagram_received": "self data addr",
+    "aioice.ice:server_reflexive_candidate": "protocol stun_server",
+    "aioice.candidate:candidate_foundation": "candidate_type candidate_transport base_address",
+    "aioice.candidate:candidate_priority": "candidate_component candidate_type local_pref",
 }
 
 

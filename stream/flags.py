@@ -1,20 +1,23 @@
-"""The flags of ``run.py serve`` that say who gets in, and their secrets."""
+"""The flags of ``run.py serve`` that say who gets in and by which way, and their secrets."""
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any
 
+from stream.addresses import Address
 from stream.errors import ConfigRefused
 
+TURN_VARIABLE = "SDXS_TURN_SECRET"
 TOKEN_VARIABLE = "SDXS_TOKEN"  # noqa: S105 - a name, not a secret
 ICE_VARIABLE = "SDXS_ICE_SERVERS"
 
 
 def add_access(parser: argparse.ArgumentParser) -> None:
-    """Add them. A secret may also come from a file or from the environment."""
+    """The flags that say who gets in."""
     group = parser.add_argument_group(
         "access",
         "@FILE in place of a secret reads it from that file, so that it is not in the list of "
@@ -32,13 +35,36 @@ def add_access(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="more tokens, each with a name and a quota, in TOML (docs/deployment.md)",
     )
+
+
+def add_media(parser: argparse.ArgumentParser) -> None:
+    """The flags that say by which way media come."""
+    group = parser.add_argument_group("media's way")
     group.add_argument(
         "--ice-server",
         action="append",
         default=[],
-        help="for the page and for standard clients: stun:HOST, turn:HOST,USER,PASSWORD, or "
-        "@FILE with one of them a line; may be given several times. Empty: the environment's "
-        f"{ICE_VARIABLE}, separated by blanks",
+        help="for the page and for standard clients: stun:HOST, turn:HOST,USER,PASSWORD, "
+        "turn:HOST with --turn-secret, or @FILE with one of them a line; may be given several "
+        f"times. Empty: the environment's {ICE_VARIABLE}, separated by blanks",
+    )
+    group.add_argument(
+        "--turn-secret",
+        default="",
+        help="what the TURN servers without a user share with this one (coturn's "
+        f"static-auth-secret), or @FILE; empty: the environment's {TURN_VARIABLE}",
+    )
+    group.add_argument(
+        "--public-ip",
+        default="",
+        metavar="ADDRESS",
+        help="what strangers reach this machine by, behind a NAT that hands every port on",
+    )
+    group.add_argument(
+        "--udp-ports",
+        default="",
+        metavar="FIRST-LAST",
+        help="where media come in, one port a session or viewer: 50000-50100; empty: any",
     )
 
 
@@ -48,16 +74,45 @@ def to_access(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigRefused: a file cannot be read, or what it says cannot be.
     """
-    from stream.config import IceServer
     from stream.tokens import read_tokens
 
     return {
         "token": read_secret("token", options.token, TOKEN_VARIABLE),
         "tokens": () if options.tokens is None else read_tokens(options.tokens),
+    }
+
+
+def to_media(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags of :func:`add_media` say, by the fields of a ServerConfig.
+
+    Raises:
+        ConfigRefused: a file cannot be read, or what it says cannot be.
+    """
+    from stream.gathering import PortRange
+    from stream.ice_servers import IceServer
+
+    return {
         "ice_servers": tuple(
             IceServer(*line.split(",", 2)) for line in _read_ice_lines(options.ice_server)
         ),
+        "turn_secret": read_secret("turn-secret", options.turn_secret, TURN_VARIABLE),
+        "public_ip": _read_public_ip(options.public_ip),
+        "udp_ports": PortRange.parse(options.udp_ports) if options.udp_ports else None,
     }
+
+
+def _read_public_ip(text: str) -> Address | None:
+    if not text:
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigRefused(
+            f"--public-ip must be an address like 203.0.113.7 (got {text!r})"
+        ) from None
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        raise ConfigRefused(f"--public-ip must be what others reach this machine by (got {text})")
+    return address
 
 
 def read_secret(flag: str, text: str, variable: str) -> str:

@@ -6,18 +6,21 @@ DELETEd. ICE is never restarted, so there are no entity tags.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from stream import rtp
-from stream.config import IceServer
+from stream.config import ServerConfig
 from stream.errors import RequestRefused
+from stream.ice_servers import IceServer, lend, to_browser
 from stream.limits import read_body
 from stream.session import Session
 from stream.signaling import MAX_OFFER_BYTES, Way, check_offer, parse_fragment, require_mux
 
+CONFIG = web.AppKey("config", ServerConfig)
 SDP = "application/sdp"
 
 
@@ -30,7 +33,13 @@ async def read_offer(request: web.Request, way: Way) -> str:
     """
     body = await read_body(request, MAX_OFFER_BYTES)
     content_type = request.headers.get("Content-Type", "")
-    return check_offer(body, content_type, way, is_cleaned=rtp.cleans_offers())
+    return check_offer(
+        body,
+        content_type,
+        way,
+        is_cleaned=rtp.cleans_offers(),
+        is_public=request.app[CONFIG].is_public,
+    )
 
 
 def created(location: str, answer: str, ice_servers: Sequence[IceServer] = ()) -> web.Response:
@@ -55,8 +64,26 @@ async def add_candidates(request: web.Request, session: Session) -> web.Response
         raise RequestRefused(412, "sessions have no entity tag here; leave If-Match out")
     body = await read_body(request, MAX_OFFER_BYTES)
     content_type = request.headers.get("Content-Type", "")
-    await session.add_candidates(parse_fragment(body, content_type, is_cleaned=rtp.cleans_offers()))
+    fragment = parse_fragment(
+        body,
+        content_type,
+        is_cleaned=rtp.cleans_offers(),
+        is_public=request.app[CONFIG].is_public,
+    )
+    await session.add_candidates(fragment)
     return web.Response(status=204)
+
+
+def lend_ice_servers(request: web.Request, name: str) -> tuple[IceServer, ...]:
+    """Return the servers that one session is told of, with its own credentials."""
+    config = request.app[CONFIG]
+    return lend(config.ice_servers, config.turn_secret, name)
+
+
+async def show_ice_servers(request: web.Request) -> web.Response:
+    """Show what a page's connection takes as its ``iceServers``, for one session each time."""
+    servers = to_browser(lend_ice_servers(request, secrets.token_hex(4)))
+    return web.json_response({"iceServers": servers}, headers={"Cache-Control": "no-store"})
 
 
 async def show_options(_: web.Request) -> web.Response:

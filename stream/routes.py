@@ -12,14 +12,13 @@ from aiohttp import web
 
 from stream.access import token_of
 from stream.blur import to_blurred
-from stream.config import ServerConfig
 from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_json, parse_query
 from stream.errors import RequestRefused
 from stream.limits import read_body
 from stream.models import Models
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
 from stream.region import Segmenters
-from stream.resources import SDP, add_candidates, read_offer, show_options
+from stream.resources import SDP, add_candidates, read_offer, show_ice_servers, show_options
 from stream.safety import SafetyThread
 from stream.scheduler import EngineThread
 from stream.sessions import Sessions
@@ -27,7 +26,6 @@ from stream.signaling import BOTH_WAYS
 from stream.stats import Metrics
 from stream.status import EngineState
 
-CONFIG = web.AppKey("config", ServerConfig)
 ENGINE = web.AppKey("engine", EngineThread)
 SAFETY = web.AppKey("safety", SafetyThread)
 SEGMENTERS = web.AppKey("segmenters", Segmenters)
@@ -53,6 +51,8 @@ def add_routes(app: web.Application) -> None:
             web.get("/sessions/{id}/controls", show_controls),
             web.patch("/sessions/{id}/controls", change_controls),
             web.options("/sessions/{id}/controls", show_options),
+            web.get("/api/ice-servers", show_ice_servers),
+            web.options("/api/ice-servers", show_options),
             web.get("/api/styles", list_styles),
             web.get("/api/regions", list_regions),
             web.get("/api/models", list_models),

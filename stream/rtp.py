@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 import aioice.ice
@@ -30,6 +30,7 @@ from stream.codecs import VideoEncoder
 from stream.corrections import Corrections
 from stream.encoders import probe_h264
 from stream.expectations import find_surprises
+from stream.gathering import PortRange, UdpPorts, gather
 from stream.icefilter import FilteredConnection, FilteredProtocol
 from stream.receiver import ReceiveCounters, Receiver, RemoteTrack
 from stream.sender import Sender
@@ -60,7 +61,9 @@ _undo = ExitStack()
 
 
 def install(
-    corrections: Corrections | None = None, max_bitrate_bps: int = DEFAULT_CAP_BPS
+    corrections: Corrections | None = None,
+    max_bitrate_bps: int = DEFAULT_CAP_BPS,
+    udp_ports: PortRange | None = None,
 ) -> Corrections:
     """Put the corrections in force for every peer connection made from now on.
 
@@ -69,6 +72,7 @@ def install(
     Args:
         corrections: which ones; None: all.
         max_bitrate_bps: no video gets more, whatever its size.
+        udp_ports: where sockets are bound; None: anywhere.
 
     Returns:
         What is in force now: nothing, after a warning, if aiortc or aioice surprise.
@@ -81,19 +85,21 @@ def install(
     if surprises and wanted != _current:
         logger.warning("aiortc stays as it is, without any correction: %s", "; ".join(surprises))
         return _current
-    _put_in_place(wanted, max_bitrate_bps)
+    _put_in_place(wanted, max_bitrate_bps, udp_ports)
     _current, _cap_bps = wanted, max_bitrate_bps
     return wanted
 
 
 @contextmanager
 def installed(
-    corrections: Corrections | None = None, max_bitrate_bps: int = DEFAULT_CAP_BPS
+    corrections: Corrections | None = None,
+    max_bitrate_bps: int = DEFAULT_CAP_BPS,
+    udp_ports: PortRange | None = None,
 ) -> Iterator[Corrections]:
     """Have corrections in force within a block, and what was before after it."""
     before = _current, _cap_bps
     try:
-        yield install(corrections, max_bitrate_bps)
+        yield install(corrections, max_bitrate_bps, udp_ports)
     finally:
         install(*before)
 
@@ -223,7 +229,9 @@ def _add_start_bitrate(section: str, bitrate_bps: int) -> str:
     return "\r\n".join(lines)
 
 
-def _put_in_place(corrections: Corrections, max_bitrate_bps: int) -> None:
+def _put_in_place(
+    corrections: Corrections, max_bitrate_bps: int, udp_ports: PortRange | None
+) -> None:
     connection = aiortc.rtcpeerconnection
     ours = (corrections.jitter_buffer, corrections.feedback, corrections.bounded_queues)
     if any(ours) or corrections.sound:
@@ -238,6 +246,10 @@ def _put_in_place(corrections: Corrections, max_bitrate_bps: int) -> None:
     if corrections.address_filter:
         _replace(aiortc.rtcicetransport, "Connection", FilteredConnection)
         _replace(aioice.ice, "StunProtocol", FilteredProtocol)
+    if corrections.gathering:
+        relay = aioice.ice.Connection.get_component_candidates
+        gathering = partialmethod(gather, ports=UdpPorts(udp_ports), relay=relay)
+        _replace(aioice.ice.Connection, "get_component_candidates", gathering)
     if corrections.h264_profiles:
         _append(aiortc.codecs.CODECS["video"], codecs.more_h264_codecs())
     if corrections.encoders:

@@ -20,15 +20,15 @@ from stream import actions, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
-from stream.errors import AddressRefused, StreamError, to_problem
+from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem
 from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
 from stream.rate_limit import TokenBuckets, limit_rates
 from stream.region import Segmenters
 from stream.renderer import EngineFactory, ModelFactory
 from stream.report import Report
+from stream.resources import CONFIG
 from stream.routes import (
-    CONFIG,
     ENGINE,
     METRICS,
     MODELS,
@@ -143,13 +143,18 @@ async def serve(
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
+        ConfigRefused: the UDP ports cannot be kept to.
         PipelineError: the safety checker cannot be loaded.
     """
     # Bound before anything is loaded, so that a port in use is told at once.
     with (
         closing(bind(config)) as sock,
-        rtp.installed(config.corrections, config.max_bitrate_bps),
+        rtp.installed(config.corrections, config.max_bitrate_bps, config.udp_ports) as in_force,
     ):
+        if config.udp_ports is not None and not in_force.gathering:
+            raise ConfigRefused(
+                '--udp-ports needs the correction "gathering", which is not in force; leave it out'
+            )
         app = create_app(config, engine_factory, models, make_engine, load_checker, load_segmenter)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
         stop = asyncio.Event()

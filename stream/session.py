@@ -9,13 +9,15 @@ import time
 from abc import ABC, abstractmethod
 from enum import Enum
 
-from aiortc import RTCConfiguration, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCSessionDescription
 from aiortc.exceptions import InternalError, OperationError
 
+from stream.addresses import find_default_address
 from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
 from stream.errors import OfferRefused, PeerLeft, StreamError
 from stream.peerconnection import PeerConnection
+from stream.public_address import publish
 from stream.rtp import last_heard_s, shape_answer
 from stream.signaling import MAX_CANDIDATES, Fragment, find_ufrags
 from stream.tokens import Token
@@ -52,8 +54,11 @@ class Session(ABC):
         self.name = self.id[:6]
         self._config = config
         self._state = SessionState.NEW
-        # iceServers=None would mean a public STUN server.
-        self._peer_connection = PeerConnection(RTCConfiguration(iceServers=[]))
+        # iceServers=None would mean a public STUN server. A TURN server of our own is of no use:
+        # a peer behind a NAT that is as strict has one, and that one reaches us.
+        stun = config.own_stun_server
+        servers = [] if stun is None else [RTCIceServer(stun.url)]
+        self._peer_connection = PeerConnection(RTCConfiguration(iceServers=servers))
         self._connected = asyncio.Event()
         self._left = asyncio.Event()
         self._reason = ""
@@ -86,6 +91,8 @@ class Session(ABC):
             raise OfferRefused(422, f"the offer cannot be answered: {error!r}") from error
         self._ufrags = find_ufrags(offer)
         answer: str = peer.localDescription.sdp
+        if self._config.public_ip is not None:
+            answer = publish(answer, self._config.public_ip, find_default_address())
         if "a=candidate:" not in answer:
             raise OfferRefused(
                 503, "this machine has no network address other than loopback to offer a browser"

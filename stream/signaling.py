@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from aiortc import RTCIceCandidate
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
+from stream.addresses import Address, is_inside
 from stream.errors import OfferRefused
 
 MAX_OFFER_BYTES = 32 * 1024
@@ -70,7 +71,12 @@ class Fragment:
 
 
 def check_offer(
-    body: bytes, content_type: str, way: Way = BOTH_WAYS, *, is_cleaned: bool = True
+    body: bytes,
+    content_type: str,
+    way: Way = BOTH_WAYS,
+    *,
+    is_cleaned: bool = True,
+    is_public: bool = False,
 ) -> str:
     """Return an offer that aiortc can answer.
 
@@ -79,6 +85,7 @@ def check_offer(
         content_type: the request's.
         way: what it has to be like.
         is_cleaned: candidates that cannot be used are taken out.
+        is_public: candidates that point inside of a network are taken out, and names.
 
     Raises:
         OfferRefused: 413 too large, 415 another type, 400 not an offer, 422 without video
@@ -88,7 +95,7 @@ def check_offer(
     if lines[0] != "v=0":
         raise OfferRefused(400, f'an offer begins with "v=0" (got {_shown(lines[0])})')
     _measure(lines)
-    kept = [line for line in lines if not is_cleaned or _is_wanted(line)]
+    kept = [line for line in lines if _is_kept(line, is_cleaned, is_public)]
     offer = _direct("\r\n".join(kept) + "\r\n")
     try:
         description = SessionDescription.parse(offer)
@@ -105,13 +112,16 @@ def check_offer(
     return offer
 
 
-def parse_fragment(body: bytes, content_type: str, *, is_cleaned: bool = True) -> Fragment:
+def parse_fragment(
+    body: bytes, content_type: str, *, is_cleaned: bool = True, is_public: bool = False
+) -> Fragment:
     """Read candidates from a trickle fragment.
 
     Args:
         body: the request's body.
         content_type: the request's.
         is_cleaned: candidates that cannot be used are skipped.
+        is_public: candidates that point inside of a network are skipped, and names.
 
     Raises:
         OfferRefused: 413 too large, 415 another type, 400 not a fragment.
@@ -126,7 +136,7 @@ def parse_fragment(body: bytes, content_type: str, *, is_cleaned: bool = True) -
             ufrag = value
         elif name == "a=mid":
             mid = value
-        elif name == "a=candidate" and (not is_cleaned or _is_wanted(line)):
+        elif name == "a=candidate" and _is_kept(line, is_cleaned, is_public):
             try:
                 candidate = candidate_from_sdp(value)
             except _PARSE_ERRORS as error:
@@ -185,11 +195,30 @@ def _measure(lines: list[str]) -> None:
             raise OfferRefused(400, f"an offer may have {limit} {what} (got {found})")
 
 
+def _is_kept(line: str, is_cleaned: bool, is_public: bool) -> bool:
+    return (not is_public or _leads_outside(line)) and (not is_cleaned or _is_wanted(line))
+
+
+def _leads_outside(line: str) -> bool:
+    """Drop candidates by which a peer would have us knock at doors inside of our network.
+
+    Each one is sent a few datagrams. A peer that has only those is found all the same, by the
+    datagrams that it sends itself (RFC 8445, section 7.3.1.3).
+    """
+    fields = line.split()
+    if not line.startswith("a=candidate:") or len(fields) < 8:
+        return True
+    try:
+        return not is_inside(ipaddress.ip_address(fields[4]))
+    except ValueError:
+        return False
+
+
 def _is_wanted(line: str) -> bool:
     """Drop what aioice must not see; a malformed candidate is left for the parser to refuse.
 
     That is the end of candidates, which forbids to learn of others, mDNS names, which it
-    waits for, and what no datagram can be sent to, which ends its socket.
+    waits for, and what no datagram can be sent to, which ends its socket, or only in disguise.
     """
     if line == "a=end-of-candidates":
         return False
@@ -198,11 +227,18 @@ def _is_wanted(line: str) -> bool:
         return True
     component, transport, _, address, port = fields[1:6]
     try:
-        is_address = not ipaddress.ip_address(address).is_multicast
+        is_address = _is_unicast(ipaddress.ip_address(address))
     except ValueError:
         return False
     is_port = port.isdecimal() and 0 < int(port) < 65536
     return is_address and is_port and component == "1" and transport.lower() == "udp"
+
+
+def _is_unicast(address: Address) -> bool:
+    """Tell whether an address is one machine's; one of IPv4 written as IPv6 is nobody's."""
+    is_disguised = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    is_broadcast = address.version == 4 and address.is_reserved
+    return not (address.is_multicast or address.is_unspecified or is_broadcast or is_disguised)
 
 
 def _check_transport(media: MediaDescription) -> None:

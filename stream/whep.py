@@ -8,8 +8,15 @@ from __future__ import annotations
 from aiohttp import web
 
 from stream.access import token_of
-from stream.resources import SDP, add_candidates, created, read_offer, show_options
-from stream.routes import CONFIG, SESSIONS
+from stream.resources import (
+    SDP,
+    add_candidates,
+    created,
+    lend_ice_servers,
+    read_offer,
+    show_options,
+)
+from stream.routes import SESSIONS
 from stream.signaling import EGRESS
 from stream.viewer_session import ViewerSession
 
@@ -35,7 +42,7 @@ async def watch(request: web.Request) -> web.Response:
     source = app[SESSIONS].camera(request.match_info["id"])
     offer = await read_offer(request, EGRESS)
     viewer, answer = await app[SESSIONS].open_viewer(source, offer, token_of(request))
-    return created(f"/whep/{source.id}/{viewer.id}", answer, app[CONFIG].ice_servers)
+    return created(f"/whep/{source.id}/{viewer.id}", answer, lend_ice_servers(request, viewer.name))
 
 
 async def show_endpoint(request: web.Request) -> web.Response:

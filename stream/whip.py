@@ -10,8 +10,15 @@ from aiohttp import web
 from stream.access import token_of
 from stream.controls import Controls, parse_query
 from stream.errors import ServerFull
-from stream.resources import add_candidates, created, read_offer, show_options
-from stream.routes import CONFIG, SESSIONS, change_controls, read_alias, show_controls
+from stream.resources import (
+    CONFIG,
+    add_candidates,
+    created,
+    lend_ice_servers,
+    read_offer,
+    show_options,
+)
+from stream.routes import SESSIONS, change_controls, read_alias, show_controls
 from stream.signaling import INGEST
 
 
@@ -50,7 +57,7 @@ async def publish(request: web.Request) -> web.Response:
         return web.Response(
             status=307, headers={"Location": app[CONFIG].redirect_to + request.path_qs}
         )
-    return created(f"/whip/{session.id}", answer, app[CONFIG].ice_servers)
+    return created(f"/whip/{session.id}", answer, lend_ice_servers(request, session.name))
 
 
 async def show_endpoint(_: web.Request) -> web.Response:

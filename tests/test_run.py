@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from ipaddress import ip_address
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from pipeline.engines import Size
 from pipeline.engines.build import count_processors
 from stream.config import IceServer, ServerConfig
 from stream.corrections import Corrections
+from stream.gathering import PortRange
 from stream.tokens import Token
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +116,14 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("serve --origin example.org", "--origin must be like"),
         ("serve --redirect-to http://[", "--redirect-to must be like"),
         ("serve --ice-server example.org", "--ice-server must be like"),
+        (
+            "serve --udp-ports 9-8",
+            "--udp-ports must be like 50000-50100, from 1 to 65535 (got 9-8)",
+        ),
+        ("serve --public-ip home", "--public-ip must be an address like 203.0.113.7 (got 'home')"),
+        ("serve --public-ip 127.0.0.1", "--public-ip must be what others reach this machine by"),
+        ("serve --turn-secret x", "--turn-secret belongs to an --ice-server turn:HOST without"),
+        ("serve --ice-server turn:a.example", "turn:a.example needs credentials"),
         ("serve --token @gone", "--token: gone cannot be read: No such file"),
         ("serve --ice-server @gone", "--ice-server: gone cannot be read: No such file"),
         ("serve --token two,words", 'the token "operator" must be of letters, digits and'),
@@ -190,7 +200,8 @@ def test_network_flags_reach_the_server() -> None:
         "serve --host ::1 --port 0 --name a.example --name b.example --max-sessions 2 "
         "--max-viewers 3 --token secret --origin https://c.example --redirect-to https://d.example "
         "--ice-server stun:e.example --ice-server turn:f.example,me,a,b "
-        "--start-bitrate-kbps 700 --max-bitrate-kbps 900 "
+        "--ice-server turn:g.example --turn-secret hush --public-ip 203.0.113.7 "
+        "--udp-ports 50000-50100 --start-bitrate-kbps 700 --max-bitrate-kbps 900 "
         "--without-correction sound --without-correction clean-offers"
     )
     config = run.to_server_config(run.make_parser().parse_args(line.split()))
@@ -202,7 +213,14 @@ def test_network_flags_reach_the_server() -> None:
         max_viewers=3,
         token="secret",
         origins=("https://c.example",),
-        ice_servers=(IceServer("stun:e.example"), IceServer("turn:f.example", "me", "a,b")),
+        ice_servers=(
+            IceServer("stun:e.example"),
+            IceServer("turn:f.example", "me", "a,b"),
+            IceServer("turn:g.example"),
+        ),
+        turn_secret="hush",
+        public_ip=ip_address("203.0.113.7"),
+        udp_ports=PortRange(50_000, 50_100),
         redirect_to="https://d.example",
         start_bitrate_bps=700_000,
         max_bitrate_bps=900_000,

@@ -21,6 +21,7 @@ from offers import obs
 from peers import serving
 from rtp_peers import Network, NumberedTrack, connect
 from test_stream_codecs import H264_CODEC, frame_at, is_key
+from test_stream_gathering import find_free_range, gathered, ports_of
 from test_stream_rtp import ANSWER, LoseOnce
 from test_stream_signaling import SDP, make_offer
 
@@ -135,6 +136,15 @@ async def address_filter() -> bool:
         protocol = next(iter(connection._nominated.values())).protocol
         protocol.datagram_received(HANDSHAKE, STRANGER)
         return HANDSHAKE not in received
+
+
+@probe
+async def gathering() -> bool:
+    """A socket is bound in the range."""
+    range_ = find_free_range(4)
+    with rtp.installed(rtp._current, udp_ports=range_):
+        async with gathered() as connection:
+            return ports_of(connection) <= set(range(range_.first, range_.last + 1))
 
 
 @probe

@@ -29,7 +29,9 @@ from pipeline.engines import Engine, Size
 from pipeline.errors import CheckpointError
 from stream import limits, signaling
 from stream.config import ServerConfig
+from stream.corrections import Corrections
 from stream.errors import AddressRefused, ConfigRefused, RequestRefused
+from stream.gathering import PortRange
 from stream.models import ModelEntry
 from stream.pictures import decode_picture
 from stream.renderer import EngineFactory
@@ -570,6 +572,15 @@ async def test_port_in_use_is_one_sentence() -> None:
         with pytest.raises(AddressRefused, match=f"port {port} is in use"):
             await serve(ServerConfig(port=port), build)
     assert not built
+
+
+async def test_ports_that_cannot_be_kept_are_one_sentence() -> None:
+    """A server that could not keep to its UDP ports does not start."""
+    config = ServerConfig(
+        port=0, udp_ports=PortRange(50_000, 50_100), corrections=Corrections(gathering=False)
+    )
+    with pytest.raises(ConfigRefused, match='--udp-ports needs the correction "gathering"'):
+        await serve(config, ColourEngine)
 
 
 def test_foreign_address_is_one_sentence() -> None:

@@ -212,3 +212,76 @@ async def test_ufrags_are_those_of_the_offer() -> None:
     offer = await make_offer()
     description = SessionDescription.parse(offer)
     assert find_ufrags(offer) == {media.ice.usernameFragment for media in description.media}
+
+
+INSIDE = (
+    "127.0.0.1",
+    "127.8.9.1",
+    "::1",
+    "0.0.0.0",
+    "::",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "169.254.169.254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fd00::7",
+    "fec0::1",
+    "224.0.0.251",
+    "ff02::fb",
+    "255.255.255.255",
+    "240.0.0.1",
+    "198.18.0.1",
+    "192.0.2.1",
+    "::ffff:10.0.0.1",
+    "::ffff:8.8.8.8",
+    "::10.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "64:ff9b:1::a00:1",
+    "2002:a00:1::1",
+    "2001:0:a00:1::1",
+    "host.example",
+    "metadata.google.internal",
+    "2f1c.local",
+    "0177.0.0.1",
+)
+OUTSIDE = ("8.8.8.8", "2a00:1450:4001::5")
+NEVER = ("0.0.0.0", "::", "224.0.0.251", "ff02::fb", "255.255.255.255", "::ffff:10.0.0.1")
+
+
+def candidates(addresses: tuple[str, ...]) -> str:
+    lines = [
+        f"a=candidate:{number} 1 udp {number} {address} 5000 typ {kind}\r\n"
+        for number, address in enumerate(addresses, 1)
+        for kind in ("host", "srflx raddr 0.0.0.0 rport 9")
+    ]
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("is_cleaned", [True, False])
+async def test_public_server_knocks_at_no_door_inside(is_cleaned: bool) -> None:
+    """Offered and trickled candidates that point inside of a network are left out, and names."""
+    assert len(INSIDE) + len(OUTSIDE) <= 64
+    half = len(INSIDE) // 2
+    for addresses in (INSIDE[:half] + OUTSIDE, INSIDE[half:] + OUTSIDE):
+        lines = candidates(addresses)
+        offer = without("a=candidate")(await make_offer()).replace(
+            "a=mid:0\r\n", f"a=mid:0\r\n{lines}"
+        )
+        kept = check_offer(offer.encode(), SDP, is_cleaned=is_cleaned, is_public=True)
+        media = SessionDescription.parse(kept).media[0]
+        assert {candidate.ip for candidate in media.ice_candidates} == set(OUTSIDE)
+        fragment = parse_fragment(
+            f"a=mid:0\r\n{lines}".encode(), FRAGMENT, is_cleaned=is_cleaned, is_public=True
+        )
+        assert {candidate.ip for candidate in fragment.candidates} == set(OUTSIDE)
+
+
+def test_server_at_home_takes_what_is_near() -> None:
+    """Elsewhere private addresses count, but not names, nor what no datagram can be sent to."""
+    near = ("127.0.0.1", "10.1.2.3", "192.168.1.1", "fd00::7", "169.254.1.1", *OUTSIDE)
+    body = f"a=mid:0\r\n{candidates((*near, *NEVER, 'host.example', '2f1c.local'))}"
+    fragment = parse_fragment(body.encode(), FRAGMENT)
+    assert {candidate.ip for candidate in fragment.candidates} == set(near)

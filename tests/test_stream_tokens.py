@@ -279,8 +279,9 @@ async def test_each_route_asks_for_a_token() -> None:
                     is_open = response.status != 401
                 if route.method != "OPTIONS":
                     (open_ if is_open else guarded).add(f"{route.method} {resource.canonical}")
-    paths = ("/", "/{name}", "/view/{id}", "/healthz", "/readyz", "/api/styles", "/api/models")
-    assert open_ == {f"{method} {path}" for path in paths for method in ("GET", "HEAD")}
+    paths = ("/", "/{name}", "/view/{id}", "/healthz", "/readyz")
+    lists = ("/api/styles", "/api/models", "/api/regions")
+    assert open_ == {f"{method} {path}" for path in paths + lists for method in ("GET", "HEAD")}
     assert {"POST /sessions", "POST /whip", "POST /whep/{id}", "GET /metrics"} <= guarded
 
 
