@@ -38,7 +38,7 @@ from stream.corrections import Corrections
 from stream.errors import ConfigRefused
 from stream.renderer import EngineFactory, ModelFactory
 from stream.routes import ENGINE
-from stream.server import create_app
+from stream.server import create_app, keep_heap_frozen
 from stream.signaling import check_offer
 
 logger = logging.getLogger(__name__)
@@ -213,6 +213,7 @@ async def serve(
         ConfigRefused: the model cannot be built.
     """
     app = create_app(config, engine_factory or _no_engine, make_engine=make_engine)
+    keep_heap_frozen(app)
     app[_RESULT] = asyncio.Queue(1)
     app[_STOCK] = []
     app.add_routes([web.post("/glass/stock", _echo_stock), web.post("/glass/result", _take_result)])

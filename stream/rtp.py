@@ -210,23 +210,25 @@ def shape_answer(sdp: str, start_bitrate_bps: int) -> str:
 def _add_start_bitrate(section: str, bitrate_bps: int) -> str:
     lines = section.split("\r\n")
     parameter = f"x-google-start-bitrate={bitrate_bps // 1000}"
-    codecs_ = [
-        line.removeprefix("a=rtpmap:").split(" ")[0]
+    told = {_payload_type(line) for line in lines if line.startswith("a=fmtp:")}
+    codecs_ = {
+        _payload_type(line)
         for line in lines
         if line.startswith("a=rtpmap:") and " rtx/" not in line
-    ]
-    for payload_type in codecs_:
-        format_ = f"a=fmtp:{payload_type} "
-        for index, line in enumerate(lines):
-            if line.startswith(format_):
-                lines[index] = f"{line};{parameter}"
-                break
-        else:
-            at = next(
-                i for i, line in enumerate(lines) if line.startswith(f"a=rtpmap:{payload_type} ")
-            )
-            lines.insert(at + 1, format_ + parameter)
-    return "\r\n".join(lines)
+    }
+    # One pass: an offer may have hundreds of lines, and this is done on the loop.
+    shaped = []
+    for line in lines:
+        is_codec = _payload_type(line) in codecs_
+        shaped.append(f"{line};{parameter}" if is_codec and line.startswith("a=fmtp:") else line)
+        if is_codec and line.startswith("a=rtpmap:") and _payload_type(line) not in told:
+            shaped.append(f"a=fmtp:{_payload_type(line)} {parameter}")
+    return "\r\n".join(shaped)
+
+
+def _payload_type(line: str) -> str:
+    """Return the payload type of an ``a=rtpmap`` or ``a=fmtp``."""
+    return line.partition(":")[2].partition(" ")[0]
 
 
 def _put_in_place(

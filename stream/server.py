@@ -21,6 +21,7 @@ from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem
+from stream.heap import keep_frozen
 from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
 from stream.rate_limit import TokenBuckets, limit_rates
@@ -50,6 +51,8 @@ logger = logging.getLogger(__name__)
 ADAPTATION = web.AppKey("adaptation", Adaptation)
 
 SHUTDOWN_S = 5.0
+# Who connects and asks for nothing leaves a place; longer than proxies keep a connection.
+IDLE_CONNECTION_S = 150.0
 # A model that takes longer is told to be still loading.
 ANNOUNCE_S = 6.0
 
@@ -156,7 +159,13 @@ async def serve(
                 '--udp-ports needs the correction "gathering", which is not in force; leave it out'
             )
         app = create_app(config, engine_factory, models, make_engine, load_checker, load_segmenter)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        keep_heap_frozen(app)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            keepalive_timeout=IDLE_CONNECTION_S,
+        )
         stop = asyncio.Event()
         try:
             await runner.setup()
@@ -172,6 +181,11 @@ async def serve(
             logger.info("stopping")
         finally:
             await runner.cleanup()
+
+
+def keep_heap_frozen(app: web.Application) -> None:
+    """Have an application keep the garbage collector short, from its start to its end."""
+    app.cleanup_ctx.append(_run_beside("heap", lambda: keep_frozen(app[ENGINE])))
 
 
 async def _announce(

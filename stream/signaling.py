@@ -25,6 +25,7 @@ MAX_CODEC_LINES = 400
 MAX_CODECS = 80
 MAX_FEEDBACK_FOR_ALL = 8  # which counts for every codec; nobody is known to offer more than 4
 MAX_CANDIDATES = 64
+MAX_SOURCE_LINES = 100  # Chromium has 4 a stream; aiortc's parser compares each with all others
 MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
 # What the data channel says of itself has to fit; browsers take 256 KiB and more.
 MIN_MESSAGE_BYTES = 16 * 1024
@@ -190,6 +191,7 @@ def _measure(lines: list[str]) -> None:
         (names["a=rtpmap"], MAX_CODECS, "codecs"),
         (for_all, MAX_FEEDBACK_FOR_ALL, "kinds of feedback for all codecs"),
         (names["a=candidate"], MAX_CANDIDATES, "candidates"),
+        (names["a=ssrc"], MAX_SOURCE_LINES, "lines about sources"),
     ):
         if found > limit:
             raise OfferRefused(400, f"an offer may have {limit} {what} (got {found})")

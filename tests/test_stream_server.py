@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -531,13 +532,33 @@ async def test_serve_stops_on_a_signal(has_handlers: bool, monkeypatch: pytest.M
         assert aiortc.rtcrtpsender.get_encoder.keywords["cap_bps"] == 900_000
         async with ClientSession() as http, http.get(url + "/healthz") as response:
             assert json.loads(await response.text()) == {"status": "ok"}
+        # What is loaded by now is nothing for the garbage collector to walk over.
+        assert gc.get_freeze_count() > 10_000
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     assert signal.getsignal(signal.SIGTERM) == before
     assert aiortc.rtcrtpsender.get_encoder is encoders
+    assert gc.get_freeze_count() == 0
     assert "engine" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def test_who_asks_for_nothing_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is silent, stops in a request or has had its answer is closed in time."""
+    monkeypatch.setattr("stream.server.IDLE_CONNECTION_S", 0.5)
+    caller = Caller()
+    running = asyncio.create_task(serve(ServerConfig(port=0), ColourEngine, on_listening=caller))
+    async with asyncio.timeout(DEADLINE_S):
+        url, _ = await caller.told
+        port = int(url.rpartition(":")[2])
+        for words in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(words)
+            assert (await reader.read(-1)).startswith(b"HTTP/1.1 200") == words.endswith(b"\n")
+            writer.close()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
 
 
 async def test_address_is_told_while_a_model_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ BAD = [
     (replaced("SAVPF ", "SAVPF 72 "), 400, "valid SDP: malformed"),
     (repeated("a=rtcp-fb:* nack\r\n", 9), 400, "8 kinds of feedback for all codecs"),
     (repeated("a=candidate:1 1 udp 1 192.0.2.9 9 typ host\r\n", 65), 400, "64 candidates"),
+    (repeated("a=ssrc:1 cname:x\r\n", 101), 400, "100 lines about sources"),
     (repeated("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n", 4), 400, "3 media sections"),
     (repeated("a=candidate:1 1 udp\r\n", 1), 400, "valid SDP"),
     (repeated("a=rtpmap:96\r\n", 1), 400, "valid SDP"),
