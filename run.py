@@ -30,6 +30,7 @@ from pipeline.safety import CheckerFactory, load_checker
 from stream.corrections import Corrections
 from stream.errors import StreamError
 from stream.flags import add_access, add_media, to_access, to_media
+from stream.preset_file import find_default_file
 
 if TYPE_CHECKING:
     from stream.config import ServerConfig
@@ -127,6 +128,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         help="blur what the published safety checker finds unfit to be shown; FOLDER of its "
         "weights instead of the hub's",
     )
+    group.add_argument(
+        "--presets",
+        type=Path,
+        default=find_default_file(),
+        metavar="FILE",
+        help="looks and playlists by name; not written before somebody saves one",
+    )
     group.add_argument("--redirect-to", default="", help="another server, for when this is full")
     group.add_argument(
         "--start-bitrate-kbps", type=int, default=2500, help="what a camera begins with"
@@ -195,6 +203,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         max_viewers=options.max_viewers,
         origins=tuple(options.origin),
         model_switch=options.model_switch,
+        presets=options.presets,
         redirect_to=options.redirect_to,
         start_bitrate_bps=options.start_bitrate_kbps * 1000,
         max_bitrate_bps=options.max_bitrate_kbps * 1000,

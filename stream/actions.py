@@ -12,6 +12,7 @@ from aiohttp import web
 
 from stream.camera_session import CameraSession
 from stream.errors import EngineNotReady, RequestRefused
+from stream.preset_routes import PLAYERS, PRESETS
 from stream.resources import show_options
 from stream.routes import ENGINE, SESSIONS
 
@@ -75,18 +76,59 @@ async def show_camera(request: web.Request, session: CameraSession) -> dict[str,
     return describe(session)
 
 
+async def show_preset(request: web.Request, session: CameraSession) -> dict[str, Any]:
+    """Set what the preset ``name`` sets."""
+    book = await request.app[PRESETS].read()
+    await session.change_and_tell(book.preset(read_name(request)).look)
+    return describe(session)
+
+
+async def start_playlist(request: web.Request, session: CameraSession) -> dict[str, Any]:
+    """Play the playlist ``name`` from its beginning, in place of one that runs."""
+    book = await request.app[PRESETS].read()
+    await request.app[PLAYERS].start(session, book.playlist(read_name(request)))
+    return describe(session)
+
+
+async def stop_playlist(request: web.Request, session: CameraSession) -> dict[str, Any]:
+    """Stop the playlist that runs, if one does; the look stays."""
+    refuse_queries(request)
+    await request.app[PLAYERS].stop(session)
+    return describe(session)
+
+
 ACTIONS: dict[str, Action] = {
     "next-style": show_next_style,
     "previous-style": show_previous_style,
     "bypass": switch_bypass,
     "freeze": switch_freeze,
     "camera": show_camera,
+    "preset": show_preset,
+    "start-playlist": start_playlist,
+    "stop-playlist": stop_playlist,
 }
 
 
 def describe(session: CameraSession) -> dict[str, Any]:
-    """Return what a button may show: what is seen, and all settings."""
-    return {"state": session.picture_state, "controls": session.controls.to_json()}
+    """Return what a button may show: what is seen, what runs, and all settings."""
+    return {
+        "state": session.picture_state,
+        "playlist": session.playlist,
+        "controls": session.controls.to_json(),
+    }
+
+
+def read_name(request: web.Request) -> str:
+    """Return what ``?name=`` says.
+
+    Raises:
+        RequestRefused: 422 without it, or with anything else.
+    """
+    refuse_queries(request, "name")
+    name = request.query.get("name", "")
+    if not name:
+        raise RequestRefused(422, "this action needs a name, such as ?name=evening")
+    return name
 
 
 def read_switch(request: web.Request, default: bool) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from typing import Any
 
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
@@ -65,6 +66,8 @@ class CameraSession(Session):
         """
         super().__init__(config)
         self.alias = alias
+        self.playlist: dict[str, Any] | None = None
+        """What runs for it, and how far it is; its player's."""
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
         self.encodings = Encodings(self.broadcast)
@@ -334,6 +337,7 @@ class CameraSession(Session):
                 "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
                 "blurred": self._why_blurred(),
+                "playlist": self.playlist,
                 "effort": concession.to_json() if concession else None,
                 **self.stats.to_json(),
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -74,6 +75,8 @@ class ServerConfig:
     model_switch: ModelSwitch = "auto"
     """Whether a request may have another model loaded, for everybody; see
     :attr:`may_switch_model`."""
+    presets: Path | None = None
+    """The file of presets and playlists, which need not exist; None: there are none."""
     log_every_s: float = 60.0
     """Between two lines of figures in the log, while sessions are open; 0: none."""
     corrections: Corrections = field(default_factory=Corrections)
@@ -99,8 +102,12 @@ class ServerConfig:
         ``"auto"``: where only the operator gets at it, or with the one token; not where
         several share the server.
         """
-        is_guarded = not self.tokens and (bool(self.token) or self.is_private)
-        return self.model_switch == "on" or (self.model_switch == "auto" and is_guarded)
+        return self.model_switch == "on" or (self.model_switch == "auto" and self.is_guarded)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether what concerns everybody is asked for by the operator alone."""
+        return not self.tokens and (bool(self.token) or self.is_private)
 
     @property
     def own_stun_server(self) -> IceServer | None:

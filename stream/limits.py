@@ -27,7 +27,7 @@ SECURITY_HEADERS = {
 
 # What a page of another origin may do and see (RFC 9725, section 4.7).
 _CORS_ANSWER = {
-    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
     "Access-Control-Max-Age": "600",
 }

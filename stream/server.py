@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.engines import Engine
 from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
-from stream import actions, rtp, whep, whip
+from stream import actions, preset_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
@@ -24,6 +24,9 @@ from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem
 from stream.heap import keep_frozen
 from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
+from stream.playlists import Players
+from stream.preset_routes import PLAYERS, PRESETS
+from stream.preset_store import PresetStore
 from stream.rate_limit import TokenBuckets, limit_rates
 from stream.region import Segmenters
 from stream.renderer import EngineFactory, ModelFactory
@@ -116,8 +119,12 @@ def create_app(
     app.cleanup_ctx.append(_run_beside("adaptation", app[ADAPTATION].run))
     app.cleanup_ctx.append(_run_beside("report", lambda: report.run(config.log_every_s)))
     app.cleanup_ctx.append(_run_sessions)
+    app[PRESETS] = PresetStore(config.presets)
+    app[PLAYERS] = Players(app[SESSIONS], app[PRESETS])
+    app.cleanup_ctx.append(_run_players)
     add_routes(app)
     actions.add_routes(app)
+    preset_routes.add_routes(app)
     whip.add_routes(app)
     whep.add_routes(app)
     return app
@@ -311,3 +318,8 @@ async def _close_models(app: web.Application) -> None:
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[SESSIONS].close()
+
+
+async def _run_players(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[PLAYERS].close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from stream.camera_session import CameraSession
 from stream.config import ServerConfig
@@ -42,6 +43,8 @@ class Sessions:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._quotas = Quotas(metrics)
         self._is_closed = False
+        self.on_change: list[Callable[[], None]] = []
+        """Called whenever a session has come or gone."""
 
     def __len__(self) -> int:
         return len(self._cameras) + len(self._viewers)
@@ -219,3 +222,5 @@ class Sessions:
     def _count(self) -> None:
         self._metrics.sessions.set(len(self._cameras))
         self._metrics.viewers.set(len(self._viewers))
+        for tell in self.on_change:
+            tell()

@@ -28,6 +28,7 @@ from pipeline.engines.build import count_processors
 from stream.config import IceServer, ServerConfig
 from stream.corrections import Corrections
 from stream.gathering import PortRange
+from stream.preset_file import find_default_file
 from stream.tokens import Token
 
 ROOT = Path(__file__).parent.parent
@@ -201,7 +202,8 @@ def test_network_flags_reach_the_server() -> None:
         "--max-viewers 3 --token secret --origin https://c.example --redirect-to https://d.example "
         "--ice-server stun:e.example --ice-server turn:f.example,me,a,b "
         "--ice-server turn:g.example --turn-secret hush --public-ip 203.0.113.7 "
-        "--udp-ports 50000-50100 --start-bitrate-kbps 700 --max-bitrate-kbps 900 "
+        "--udp-ports 50000-50100 --presets looks.toml "
+        "--start-bitrate-kbps 700 --max-bitrate-kbps 900 "
         "--without-correction sound --without-correction clean-offers"
     )
     config = run.to_server_config(run.make_parser().parse_args(line.split()))
@@ -221,13 +223,14 @@ def test_network_flags_reach_the_server() -> None:
         turn_secret="hush",
         public_ip=ip_address("203.0.113.7"),
         udp_ports=PortRange(50_000, 50_100),
+        presets=Path("looks.toml"),
         redirect_to="https://d.example",
         start_bitrate_bps=700_000,
         max_bitrate_bps=900_000,
         corrections=Corrections(sound=False, clean_offers=False),
     )
     defaults = run.to_server_config(run.make_parser().parse_args(["serve"]))
-    assert defaults == ServerConfig()
+    assert defaults == ServerConfig(presets=find_default_file())
 
 
 def test_secrets_come_from_files_and_the_environment(
@@ -247,11 +250,16 @@ def test_secrets_come_from_files_and_the_environment(
         f"--token @{tmp_path}/token --ice-server @{tmp_path}/ice --tokens {tmp_path}/tokens.toml"
     )
     assert read(f"serve {files}") == ServerConfig(
-        token="secret", ice_servers=servers, tokens=(Token("ann", "0123456789abcdef"),)
+        token="secret",
+        ice_servers=servers,
+        tokens=(Token("ann", "0123456789abcdef"),),
+        presets=find_default_file(),
     )
     monkeypatch.setenv("SDXS_TOKEN", "secret")
     monkeypatch.setenv("SDXS_ICE_SERVERS", ice)
-    assert read("serve") == ServerConfig(token="secret", ice_servers=servers)
+    assert read("serve") == ServerConfig(
+        token="secret", ice_servers=servers, presets=find_default_file()
+    )
     assert read("serve --token other").token == "other"
 
 

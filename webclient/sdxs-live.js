@@ -137,7 +137,7 @@ export class SdxsLive extends EventTarget {
     const session = (this.#session = new Session(this.#server, this.#video, this.#name));
     const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
     for (const type of ['steered', 'controls', 'stats', 'notice']) session.addEventListener(type, pass);
-    session.addEventListener('controls', () => this.#catchUp(), { once: true });
+    session.addEventListener('controls', () => this.#catchUp(session), { once: true });
     try {
       const track = /** @type {MediaStreamTrack} */ (this.#track);
       await session.connect(track, this.#wanted);
@@ -188,10 +188,10 @@ export class SdxsLive extends EventTarget {
     this.#emit(type, detail);
   }
 
-  /** Send what was set while no channel was open. */
-  #catchUp() {
+  /** Send what was set since the offer; what the offer asked for, others may have changed. */
+  #catchUp(/** @type {Session} */ { asked }) {
     const entries = Object.entries(this.#wanted);
-    const missed = entries.filter(([name, value]) => Reflect.get(this.#accepted, name) !== value);
+    const missed = entries.filter(([name, value]) => Reflect.get(asked, name) !== value);
     if (missed.length === 0) return;
     this.set(Object.fromEntries(missed)).catch((error) => {
       this.#emit('refused', { detail: error.message, name: nameRefused(error) });

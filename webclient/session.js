@@ -26,6 +26,8 @@ const NO_PATH =
 
 /** Events: `controls` (the first is the greeting), `steered`, `stats`, `notice`; as in SdxsLive. */
 export class Session extends EventTarget {
+  /** @type {Partial<Controls>} what the offer asked for */
+  asked = {};
   #server;
   #video;
   #name;
@@ -134,6 +136,7 @@ export class Session extends EventTarget {
   }
 
   async #exchange(/** @type {Partial<Controls>} */ controls) {
+    this.asked = { ...controls };
     const toText = (/** @type {unknown} */ value) => String(value === !!value ? +value : value);
     const pairs = Object.entries(controls).map(([name, value]) => [name, toText(value)]);
     if (this.#name) pairs.push(['name', this.#name]);
