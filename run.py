@@ -355,7 +355,10 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, str(TINY_PRESET.default_size))
     parser.add_argument("--runs", type=int, default=60, help="frames to time")
     parser.add_argument(
-        "--compare", action="store_true", help="beside the 26-style network; needs [train]"
+        "--compare",
+        action="store_true",
+        help="in turn with the 26-style network, which needs [train]; another --model in turn "
+        "with diffusers' own pipeline",
     )
     parser.add_argument(
         "--device", choices=("auto", "cuda"), default="auto", help="cuda: a card's whole row"

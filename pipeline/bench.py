@@ -1,4 +1,4 @@
-"""How fast a step is: stages, and beside it the 26-style network that it learned from."""
+"""How fast a step is: stages, and beside it what else makes such pictures, in turn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pipeline.compared import make_compared
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.engine import Engine, Job, Settings, Size, TemporalState
@@ -36,8 +37,9 @@ class BenchResult:
     decode_ms_p50: float | None
     """Each stage on its own; None for an engine that ``--device cuda`` measures."""
     peak_rss_mb: float
+    compared: str | None = None
+    """What was run in turn with the step, at the same size."""
     compared_ms_p50: float | None = None
-    """The 26-style network on ONNX Runtime, in turn with the step, at the same size."""
     ratio: float | None = None
     """step_ms_p50 / compared_ms_p50."""
 
@@ -50,7 +52,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     """Time one engine; rounds of the step and of the compared network take turns.
 
     Raises:
-        ConfigError: no run at all, or ``compare`` without the extra ``train``.
+        ConfigError: no run at all, or ``compare`` without what that needs.
     """
     if runs < 1:
         raise ConfigError(f"--runs takes 1 or more (got {runs})")
@@ -58,13 +60,14 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     engine = build_engine(config)
     load_s = time.perf_counter() - started
     step = make_step(engine)
-    others = [make_compared(engine.size, threads)] if compare else []
+    name, other = make_compared(config, engine.size, threads) if compare else (None, None)
+    tasks = [step] if other is None else [step, other]
     stages: Sequence[float | None] = [None, None, None]
     if engine.model == TINY_PRESET.name:
         stages = time_stages(engine.name, engine.size, threads, runs)
-    times = take_turns([step, *others], runs)
+    times = take_turns(tasks, runs)
     p50 = statistics.median(times[0])
-    compared = statistics.median(times[1]) if compare else None
+    compared_p50 = statistics.median(times[1]) if compare else None
     result = BenchResult(
         engine=engine.name,
         device=engine.device,
@@ -79,8 +82,9 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
         unet_ms_p50=stages[1],
         decode_ms_p50=stages[2],
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        compared_ms_p50=compared,
-        ratio=p50 / compared if compared else None,
+        compared=name,
+        compared_ms_p50=compared_p50,
+        ratio=p50 / compared_p50 if compared_p50 else None,
     )
     engine.close()
     return result
@@ -98,16 +102,6 @@ def image_shape(engine: Engine) -> tuple[int, ...]:
     """The shape of an image of the engine's size and pixel format."""
     width, height = engine.size.width, engine.size.height
     return (height, width, 3) if engine.pixel_format == "rgb24" else (height * 3 // 2, width)
-
-
-def make_compared(size: Size, threads: int) -> Callable[[], object]:
-    """The 26-style network on ONNX Runtime."""
-    from pipeline.training.pairs import TargetNetwork
-
-    network = TargetNetwork(threads)
-    image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
-    levels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / 255.0
-    return lambda: network.run(levels, 0)
 
 
 def take_turns(tasks: Sequence[Callable[[], object]], runs: int) -> list[list[float]]:

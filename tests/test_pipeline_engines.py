@@ -21,6 +21,7 @@ from pipeline.engines import Engine, Image, Job, Settings, Size, TemporalState
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.eager import EagerEngine
 from pipeline.engines.openvino import OpenVinoEngine
+from pipeline.engines.openvino_tiny import compile_tiny
 from pipeline.errors import CheckpointError, ConfigError, EngineClosed, PromptError
 from pipeline.loaded import to_loaded
 from pipeline.training.export import export
@@ -38,7 +39,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_openvino(folder: Path, size: Size = SIZE, config: TinyConfig = TINIEST) -> OpenVinoEngine:
-    return OpenVinoEngine(folder / TINY_IR, folder / TINY_WEIGHTS, size, 1, config)
+    step = compile_tiny(folder / TINY_IR, folder / TINY_WEIGHTS, size, 1, config)
+    return OpenVinoEngine(step, 1)
 
 
 def make_eager(folder: Path, size: Size = SIZE) -> EagerEngine:
@@ -82,7 +84,7 @@ def test_openvino_is_a_drop_in_for_eager(size: Size, capsys: pytest.CaptureFixtu
     ir, tensors = embedded(TINY_IR), embedded(TINY_WEIGHTS)
     engines = (
         EagerEngine(to_loaded(load_tiny(tensors)), size, 1),
-        OpenVinoEngine(ir, tensors, size, 1),
+        OpenVinoEngine(compile_tiny(ir, tensors, size, 1), 1),
     )
     states = TemporalState(), TemporalState()
     differences = []

@@ -38,11 +38,10 @@ from published_models import (
 )
 from scenes import draw_scene
 
-import run
 from pipeline.config import MODEL_PRESETS, Lines, Preset, Size
 from pipeline.engines.build import EngineConfig, build_engine, load_model, tell_nobody
-from pipeline.engines.engine import Engine, Image, Job, Settings
-from pipeline.errors import CheckpointError, ConfigError, EngineError, PromptError
+from pipeline.engines.engine import Image, Job, Settings
+from pipeline.errors import CheckpointError, ConfigError, PromptError
 from pipeline.lines import draw_lines
 from pipeline.loaded import LoadedModel
 from pipeline.noise import make_noise
@@ -551,38 +550,14 @@ def test_a_large_autoencoder_gives_way_to_taesd(tmp_path: Path):
 
 
 def test_flags_that_a_folders_model_would_ignore_are_refused(tmp_path: Path):
-    """Lines for a model that draws none, and OpenVINO for one it does not have, are refused."""
+    """Lines for a model that draws none, sizes and LoRAs that cannot be are refused."""
     folder = str(write_model(tmp_path / "mine", "sd-turbo"))
     with pytest.raises(ConfigError, match="draws no lines"):
         load(folder, lines=Lines())
-    with pytest.raises(EngineError, match="OpenVINO engine has sdxs-tiny alone"):
-        build_engine(EngineConfig(folder, "openvino"))
     with pytest.raises(ConfigError, match=r"multiples of 64 .*got 96x64"):
         build_engine(EngineConfig(folder, "eager", Size(96, 64)))
     with pytest.raises(ConfigError, match=r'a file or a folder that is there.*got "gone"'):
         load(folder, "gone")
-
-
-def test_without_a_card_the_reference_engine_runs_it(cache: Path, monkeypatch, caplog):
-    """A model that OpenVINO does not have still runs, slowly, and the log says on what."""
-    put(cache, "sdxs-512")
-    monkeypatch.setattr("pipeline.engines.build.why_no_cuda", lambda: "there is no card")
-    with caplog.at_level("INFO", "pipeline.engines.build"):
-        engine: Engine = build_engine(EngineConfig("sdxs-512", size=SIZE, threads=1))
-    assert (engine.name, engine.pixel_format) == ("eager", "rgb24")
-    assert "engine eager: there is no card" in caplog.text
-    engine.close()
-
-
-def test_any_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """``run.py bench`` measures a folder's model, whose stages do not come apart."""
-    folder = write_model(tmp_path / "mine", "sd-turbo")
-    asked = ["bench", "--model", str(folder), "--size", "64", "--engine", "eager", "--runs", "2"]
-    assert run.main([*asked, "--threads", "1", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert (figures["model"], figures["engine"]) == (str(folder), "eager")
-    assert figures["step_ms_p50"] > 0
-    assert figures["unet_ms_p50"] is None
 
 
 # The hub.

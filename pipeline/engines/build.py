@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.config import TINY_PRESET, Lines, Preset, check_size
 from pipeline.engines.cuda_build import build_cuda_engine, why_no_cuda
 from pipeline.engines.engine import Engine, Size
-from pipeline.errors import ConfigError, EngineError
+from pipeline.errors import ConfigError
 from pipeline.hub import Progress
 from pipeline.sources import check_model, locate
 from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
 
 if TYPE_CHECKING:
     from pipeline.engines.cuda_graph import CudaGraphEngine
+    from pipeline.engines.openvino import CompiledStep
     from pipeline.loaded import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -118,24 +119,39 @@ def build_on_card(config: EngineConfig, progress: Progress) -> CudaGraphEngine:
 
 
 def build_on_processor(config: EngineConfig, progress: Progress) -> Engine:
-    """Load a model for this machine's processor: by OpenVINO what that has, else by torch.
+    """Load a model for this machine's processor.
 
     Raises:
-        EngineError: OpenVINO was asked for and does not have the model.
+        EngineError: OpenVINO does not take the model.
         CheckpointError: weights are missing or do not fit.
     """
     threads = config.threads or count_processors()
-    if config.is_embedded and config.engine != "eager":
-        from pipeline.engines.openvino import OpenVinoEngine
+    if config.engine == "eager":
+        from pipeline.engines.eager import EagerEngine
+
+        model = load_model(config, progress)
+        return EagerEngine(model, config.size or model.default_size, threads)
+    from pipeline.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(compile_step(config, threads, progress), threads)
+
+
+def compile_step(config: EngineConfig, threads: int, progress: Progress) -> CompiledStep:
+    """Compile a model for OpenVINO; the embedded one needs no torch.
+
+    Raises:
+        EngineError: OpenVINO does not take the model.
+        CheckpointError: weights are missing or do not fit.
+    """
+    if config.is_embedded:
+        from pipeline.engines.openvino_tiny import compile_tiny
 
         size = config.size or TINY_PRESET.default_size
-        return OpenVinoEngine(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
-    if config.engine == "openvino":
-        raise EngineError(f"the OpenVINO engine has {TINY_PRESET.name} alone, not {config.model}")
-    from pipeline.engines.eager import EagerEngine
+        return compile_tiny(embedded(TINY_IR), embedded(TINY_WEIGHTS), size, threads)
+    from pipeline.engines.openvino_published import compile_published
 
     model = load_model(config, progress)
-    return EagerEngine(model, config.size or model.default_size, threads)
+    return compile_published(model, config.size or model.default_size, threads, progress)
 
 
 def load_model(config: EngineConfig, progress: Progress) -> LoadedModel:

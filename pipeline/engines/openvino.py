@@ -1,24 +1,21 @@
-"""The engine of machines without a GPU: OpenVINO, from a saved IR, without torch.
+"""The engine of machines without a GPU: OpenVINO, one picture at a time.
 
-The IR is exported once (``run.py train export``) from the module that the eager engine runs,
-with any height and width; it is given this engine's size when it is loaded.
+What it runs is a step that was compiled for one size, by :mod:`pipeline.engines.openvino_tiny`
+without torch, or by :mod:`pipeline.engines.openvino_published` from a model that torch has loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import openvino
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from pipeline.config import TINY, TinyConfig, check_size
-from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size
+from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size, Style
 from pipeline.engines.runtime import get_core
-from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
-from pipeline.errors import CheckpointError, EngineClosed, EngineError
+from pipeline.errors import EngineClosed, EngineError
 from pipeline.noise import make_noise
 
 COMPILE_OPTIONS = {
@@ -31,36 +28,39 @@ COMPILE_OPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class CompiledStep:
+    """A model's step, ready to run at one size, and what else an engine must know of it."""
+
+    model: str
+    compiled: openvino.CompiledModel
+    """Takes :class:`pipeline.translate.StepInputs` of one row."""
+    size: Size
+    latent_channels: int
+    encode_prompt: Callable[[str], Conditioning]
+    styles: tuple[Style, ...] = ()
+
+
 class OpenVinoEngine:
-    """Runs the exported step on the CPU, one picture at a time."""
+    """Runs a compiled step on the CPU."""
 
     name = "openvino"
     pixel_format: PixelFormat = "rgb24"
     max_batch = 1
 
-    def __init__(
-        self, ir: Path, weights: Path, size: Size, threads: int = 2, config: TinyConfig = TINY
-    ) -> None:
-        self.size = check_size(size)
-        self.model = "sdxs-tiny"
-        self._noise_shape = (
-            config.autoencoder.latent_channels,
-            size.height // 8,
-            size.width // 8,
-        )
-        self._pixels_shape = (1, 3, size.height, size.width)
-        self._table = StyleTable(read_styles(weights, config), config.styles)
-        self.styles = self._table.styles
-        compiled = compile_step(ir, size, self._noise_shape, config, threads)
+    def __init__(self, step: CompiledStep, threads: int) -> None:
+        self.size = step.size
+        self.model = step.model
+        self.styles = step.styles
+        self.encode_prompt = step.encode_prompt
+        height, width = step.size.height, step.size.width
+        self._noise_shape = (step.latent_channels, height // 8, width // 8)
+        self._pixels_shape = (1, 3, height, width)
         self.device = (
-            f"{compiled.get_property('EXECUTION_DEVICES')[0]}, {threads} threads, "
+            f"{step.compiled.get_property('EXECUTION_DEVICES')[0]}, {threads} threads, "
             f"OpenVINO {openvino.__version__.split('-')[0]} in float32"
         )
-        self._request: openvino.InferRequest | None = compiled.create_infer_request()
-
-    def encode_prompt(self, prompt: str) -> Conditioning:
-        """See :class:`pipeline.engines.engine.Engine`."""
-        return self._table.encode(prompt)
+        self._request: openvino.InferRequest | None = step.compiled.create_infer_request()
 
     def translate(self, jobs: Sequence[Job]) -> list[Image]:
         """See :class:`pipeline.engines.engine.Engine`."""
@@ -74,7 +74,7 @@ class OpenVinoEngine:
 
     def _translate_one(self, request: openvino.InferRequest, job: Job) -> Image:
         memory = job.state.memory
-        is_first = memory is None
+        is_first = not isinstance(memory, np.ndarray)
         if is_first:
             memory = np.zeros(self._pixels_shape, np.float32)
         stability = 0.0 if is_first else job.settings.stability
@@ -96,6 +96,12 @@ class OpenVinoEngine:
         return np.array(results[0][0])
 
 
+def compile_ir(ir: openvino.Model, threads: int) -> openvino.CompiledModel:
+    """Compile an IR of fixed shapes for the processor."""
+    options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
+    return get_core().compile_model(ir, "CPU", options)
+
+
 def last_line(error: RuntimeError) -> str:
     """Return what an error of OpenVINO says, without where in its source it was found."""
     return str(error).strip().splitlines()[-1][:200]
@@ -104,55 +110,3 @@ def last_line(error: RuntimeError) -> str:
 def scalar(value: float) -> NDArray[np.float32]:
     """(1, 1, 1, 1), as the step takes its settings."""
     return np.full((1, 1, 1, 1), value, np.float32)
-
-
-def read_styles(path: Path, config: TinyConfig) -> dict[str, NDArray[np.float32]]:
-    """Read the style table out of a safetensors file, by numpy.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or has another style table.
-    """
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except Exception as error:
-        raise CheckpointError(f"{path.name} is missing, damaged or foreign: {error}") from error
-    count = len(config.styles)
-    for key, wanted in (
-        (TOKENS_KEY, (count, config.tokens, config.token_dim)),
-        (POOLED_KEY, (count, config.token_dim)),
-    ):
-        found = tensors[key].shape if key in tensors else None
-        if found != wanted:
-            raise CheckpointError(
-                f"{path.name} does not fit sdxs-tiny: {key} is {found}, not {wanted}"
-            )
-    return {key: np.asarray(tensors[key], np.float32) for key in (TOKENS_KEY, POOLED_KEY)}
-
-
-def compile_step(
-    ir: Path, size: Size, noise_shape: tuple[int, int, int], config: TinyConfig, threads: int
-) -> openvino.CompiledModel:
-    """Read the IR, fix its shapes and compile it.
-
-    Raises:
-        CheckpointError: the IR is missing, damaged or of another model.
-    """
-    core = get_core()
-    shapes = {
-        0: [1, size.height, size.width, 3],
-        1: [1, 3, size.height, size.width],
-        2: [1, *noise_shape],
-        3: [1, config.tokens, config.token_dim],
-        4: [1, config.token_dim],
-        5: [1, 1, 1, 1],
-        6: [1, 1, 1, 1],
-    }
-    try:
-        step = core.read_model(ir)
-        step.reshape(shapes)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{ir.name} or the .bin beside it is missing, damaged or foreign: {last_line(error)}"
-        ) from error
-    options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
-    return core.compile_model(step, "CPU", options)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
-import openvino
 import torch
 from torch import Tensor, nn
-from torch.jit._trace import TracerWarning
 
 from pipeline.engines.engine import Size
-from pipeline.engines.openvino import COMPILE_OPTIONS
-from pipeline.engines.runtime import get_core
+from pipeline.engines.openvino import compile_ir
+from pipeline.engines.openvino_ir import to_ir
 from pipeline.tiny import TinyModel
 
 
@@ -70,12 +67,9 @@ def compile_stage(
     stage: nn.Module, inputs: tuple[Tensor, ...], threads: int
 ) -> Callable[[], object]:
     """Export and compile one module for fixed shapes."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", TracerWarning)
-        ir = openvino.convert_model(stage.eval(), example_input=inputs)
+    ir = to_ir(stage, inputs)
     ir.reshape({index: list(tensor.shape) for index, tensor in enumerate(inputs)})
-    options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
-    request = get_core().compile_model(ir, "CPU", options).create_infer_request()
+    request = compile_ir(ir, threads).create_infer_request()
     arrays = [tensor.numpy() for tensor in inputs]
     return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 
 import openvino
 import torch
-from torch import Tensor, nn
-from torch.jit._trace import TracerWarning
 
 from pipeline.checkpoint import load_tiny, save_tiny
+from pipeline.engines.openvino_ir import fix_timestep, to_ir
 from pipeline.tiny import TinyModel
 from pipeline.translate import JoinedStep, StepInputs
 from pipeline.weights import TINY_IR, TINY_WEIGHTS
@@ -32,28 +30,10 @@ def example_inputs(model: TinyModel, height: int = 64, width: int = 96) -> StepI
     )
 
 
-class FixedEmbedding(nn.Module):
-    """Stands for the embedding of the one timestep there is."""
-
-    def __init__(self, embedding: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("embedding", embedding)
-
-    def forward(self, timestep_features: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the embedding; the arguments are those of diffusers' TimestepEmbedding."""
-        del timestep_features, condition
-        return self.get_buffer("embedding")
-
-
-def fix_timestep(model: TinyModel) -> TinyModel:
-    """Return a copy whose embedding of t = 999 is a constant.
-
-    OpenVINO 2026.4.1 computes such a chain of constants once, and then adds the style's
-    embedding to it in place: every frame would start from the sum of all frames before.
-    """
+def with_fixed_timestep(model: TinyModel) -> TinyModel:
+    """Return a copy whose embedding of t = 999 is a constant."""
     fixed = copy.deepcopy(model)
-    features = fixed.unet.time_proj(fixed.timestep)
-    fixed.unet.time_embedding = FixedEmbedding(fixed.unet.time_embedding(features).detach())
+    fix_timestep(fixed.unet, fixed.get_buffer("timestep"))
     return fixed
 
 
@@ -62,11 +42,7 @@ def export_ir(model: TinyModel, path: Path) -> None:
 
     Writes ``path`` (.xml) and the file with the weights beside it (.bin).
     """
-    step = JoinedStep(fix_timestep(model)).eval()
-    with torch.no_grad(), warnings.catch_warnings():
-        # The tracer warns of every check of a shape in diffusers; none depends on the data.
-        warnings.simplefilter("ignore", TracerWarning)
-        ir = openvino.convert_model(step, example_input=tuple(example_inputs(model)))
+    ir = to_ir(JoinedStep(with_fixed_timestep(model)), example_inputs(model))
     openvino.save_model(ir, path, compress_to_fp16=True)
 
 
