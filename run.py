@@ -94,6 +94,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_media(parser)
     add_delay(parser)
     add_exposure(parser)
+    add_keeping(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     parser.add_argument(
         "--without-correction",
@@ -191,9 +192,27 @@ def to_exposure(options: argparse.Namespace) -> Exposure:
     return Exposure(rate_limit=options.rate_limit, proxies=tuple(options.proxy))
 
 
+def add_keeping(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say what may be kept; nothing is, without them."""
+    group = parser.add_argument_group("keeping", "without these nothing is kept of a session")
+    group.add_argument(
+        "--record-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder that sessions may be recorded to, by the page's button or over HTTP",
+    )
+    group.add_argument(
+        "--clips",
+        action="store_true",
+        help="keep the last 30 s of each session in memory, 32 MiB of each at most, for who asks "
+        "for a clip",
+    )
+
+
 def to_server_config(options: argparse.Namespace) -> ServerConfig:
     """Check the flags of :func:`add_network`, :func:`add_access` and :func:`add_delay`."""
     from stream.config import ServerConfig
+    from stream.keeping import Keeping
 
     return ServerConfig(
         options.host,
@@ -212,6 +231,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         log_every_s=options.log_every_s,
         corrections=to_corrections(options.without_correction),
         exposure=to_exposure(options),
+        keeping=Keeping(options.record_dir, options.clips),
         **to_access(options),
         **to_media(options),
     )

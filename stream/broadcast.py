@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from av import VideoFrame
 
@@ -23,7 +24,9 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._slots: set[Latest[Finished]] = set()
-        self._newest: Finished | None = None
+        self._listeners: list[Callable[[Finished], None]] = []
+        self.newest: Finished | None = None
+        """What was shown last."""
         self._ended = asyncio.Event()
         self._last_pts = -1
         # Added to the input's pts; stays 0 while these grow from 0.
@@ -33,8 +36,8 @@ class Broadcast:
     def subscribe(self) -> Latest[Finished]:
         """Return a new slot, which holds the newest frame if there is one already."""
         slot: Latest[Finished] = Latest()
-        if self._newest is not None:
-            slot.put(self._newest)
+        if self.newest is not None:
+            slot.put(self.newest)
         self._slots.add(slot)
         return slot
 
@@ -43,12 +46,18 @@ class Broadcast:
         self._slots.discard(slot)
         slot.close()
 
+    def listen(self, listener: Callable[[Finished], None]) -> None:
+        """Have every frame from now on given to somebody who has to take it at once."""
+        self._listeners.append(listener)
+
     def put(self, finished: Finished) -> None:
         """Hand a frame to everybody; its pts is set right before anybody sees it."""
         self._put_in_order(finished.frame)
-        self._newest = finished
+        self.newest = finished
         for slot in self._slots:
             slot.put(finished)
+        for listener in self._listeners:
+            listener(finished)
 
     def close(self) -> None:
         """End it for everybody. Calling it again does nothing."""

@@ -23,6 +23,7 @@ from stream.feed import ArrivedFrame, Feed, Finished
 from stream.freeze import Freeze
 from stream.live_controls import LiveControls
 from stream.peerconnection import PeerConnection
+from stream.recorder import Recorder
 from stream.region import Segmenters
 from stream.rtp import count_beneath, count_untaken, on_sent, received
 from stream.safety import Guard, SafetyThread, Verdict
@@ -32,6 +33,7 @@ from stream.sound import PictureDelay, Sound
 from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
+from stream.tags import to_tags
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class CameraSession(Session):
         self._late = 0
         self._stall = StallWatch()
         self._freeze = Freeze()
+        self.recorder = Recorder(config, self, is_guarded=safety is not None)
 
     @property
     def controls(self) -> Controls:
@@ -138,6 +141,24 @@ class CameraSession(Session):
         self._channel.send_controls(controls)
         return controls
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether the peer may send sound."""
+        return self._microphone is not None
+
+    def describe(self) -> dict[str, str]:
+        """Return the tags of a file that is made of the session now."""
+        info = self._engine.status.info
+        return to_tags(self.controls, info.model if info else None)
+
+    def picture(self) -> VideoFrame | None:
+        """Return a copy of what was shown last, as it may be shown now; None: nothing yet."""
+        newest = self.broadcast.newest
+        if newest is None:
+            return None
+        copied = frames.copy_frame(newest.frame, newest.frame)
+        return copied if self._guard is None else self._guard.veil(copied)
+
     # Session
 
     def _arrange(self, peer: PeerConnection) -> None:
@@ -163,6 +184,7 @@ class CameraSession(Session):
         self._engine.attach(self._feed)
         if self._safety is not None and self._guard is not None:
             self._safety.attach(self._guard)
+        self.recorder.open()
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
         tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
@@ -175,6 +197,11 @@ class CameraSession(Session):
             self._safety.detach(self._guard)
         self.broadcast.close()
         self._count_drops()
+
+    async def close(self) -> None:
+        """Free everything, and finish what is recorded; see :meth:`Session.close`."""
+        await super().close()
+        await self.recorder.close()
 
     # FeedOwner
 
@@ -229,6 +256,7 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
+            self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
             if self._is_beyond_quota(frame):
                 continue
             if self._freeze.holds(self.controls):
@@ -339,6 +367,7 @@ class CameraSession(Session):
                 "blurred": self._why_blurred(),
                 "playlist": self.playlist,
                 "effort": concession.to_json() if concession else None,
+                "recording": self.recorder.to_json(),
                 **self.stats.to_json(),
             }
         )

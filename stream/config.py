@@ -15,6 +15,7 @@ from stream.errors import ConfigRefused
 from stream.exposure import Exposure
 from stream.gathering import PortRange
 from stream.ice_servers import IceServer, check_secret
+from stream.keeping import Keeping
 from stream.tokens import OPERATOR, Token, check_distinct
 
 ModelSwitch = Literal["auto", "on", "off"]
@@ -83,6 +84,8 @@ class ServerConfig:
     """What of aiortc is corrected; see :mod:`stream.rtp`."""
     exposure: Exposure = field(default_factory=Exposure)
     """How much each stranger is given."""
+    keeping: Keeping = field(default_factory=Keeping)
+    """What may be kept of the sessions."""
 
     @property
     def is_private(self) -> bool:

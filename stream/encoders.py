@@ -14,6 +14,7 @@ from fractions import Fraction
 import av
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from stream.bitrate import EncoderPlan
 
@@ -138,6 +139,36 @@ def open_x264(plan: EncoderPlan, max_slice_bytes: int | None = None) -> VideoCod
     codec.max_b_frames = 0
     codec.profile = "Baseline"
     codec.thread_count = thread_count(pixels)
+    return codec
+
+
+def open_x264_for_files(plan: EncoderPlan) -> VideoCodecContext:
+    """Open libx264 for what is kept: even quality, at most the plan's bit rate.
+
+    One frame in, one frame out, so that what was seen is in the file a moment later. Each key
+    frame has its parameters with it and can begin a file.
+    """
+    pixels = plan.width * plan.height
+    codec = _open(
+        "libx264",
+        plan,
+        {
+            "bufsize": str(plan.bitrate_bps),
+            "crf": "21",
+            "forced-idr": "1",
+            "maxrate": str(plan.bitrate_bps),
+            "preset": "superfast" if pixels <= SMALL_PIXELS else "ultrafast",
+            "sc_threshold": "0",
+            "tune": "zerolatency",
+        },
+    )
+    codec.max_b_frames = 0
+    codec.thread_count = thread_count(pixels)
+    # What stream.frames makes; without a name, players take HD for BT.709.
+    codec.color_range = ColorRange.MPEG
+    codec.colorspace = Colorspace.ITU601
+    codec.color_primaries = ColorPrimaries.BT709
+    codec.color_trc = ColorTrc.BT709
     return codec
 
 

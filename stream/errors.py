@@ -10,6 +10,7 @@ StreamError                 carries the HTTP status it is answered with
 ├── SessionUnknown          no such session, or it has ended (404)
 ├── ServerFull              no room now; worth another try (503, Retry-After)
 ├── EngineNotReady          the model is loading, or could not be loaded (503)
+├── TapeEnded               what was kept of a session is gone (503)
 ├── ConfigRefused           a setting of the server that cannot be
 ├── AddressRefused          the server cannot listen there
 ├── FileRefused             a file that cannot be read, translated or written
@@ -115,6 +116,12 @@ class EngineNotReady(StreamError):
 
     status = 503
     retry_after_s = 2
+
+
+class TapeEnded(StreamError):
+    """What was kept of a session is gone: it ends, or could not be encoded."""
+
+    status = 503
 
 
 class ConfigRefused(StreamError):

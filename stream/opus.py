@@ -22,6 +22,27 @@ MAX_OVERTAKING_PACKETS = 3
 MAX_JUMP = 1000
 
 
+# By the packet's first byte (RFC 6716, section 3.1, table 2).
+_SILK_MS = (10, 20, 40, 60)
+_HYBRID_MS = (10, 20)
+_CELT_MS = (2.5, 5, 10, 20)
+
+
+def to_duration_s(data: bytes) -> float:
+    """Return how long an Opus packet sounds."""
+    if not data:
+        return 0.0
+    config, code = data[0] >> 3, data[0] & 3
+    if config < 12:
+        frame_ms: float = _SILK_MS[config % 4]
+    elif config < 16:
+        frame_ms = _HYBRID_MS[config % 2]
+    else:
+        frame_ms = _CELT_MS[config % 4]
+    counts = (1, 2, 2, data[1] & 0x3F if len(data) > 1 else 0)
+    return frame_ms * counts[code] / 1000
+
+
 class Packet(Protocol):
     """What is read of aiortc's ``RtpPacket``."""
 

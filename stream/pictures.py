@@ -52,11 +52,16 @@ def decode_picture(data: bytes) -> VideoFrame:
     return VideoFrame.from_numpy_buffer(np.ascontiguousarray(image, np.uint8), "bgr24")
 
 
-def encode_jpeg(frame: VideoFrame) -> bytes:
-    """Return a frame of any pixel format as a JPEG."""
+def encode_jpeg(frame: VideoFrame, comment: str = "") -> bytes:
+    """Return a frame of any pixel format as a JPEG, with a comment of at most 65 kB in it."""
     image = frame.reformat(format="bgr24", threads=1).to_ndarray()
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return bytes(data)
+    jpeg = bytes(data)
+    if not comment:
+        return jpeg
+    text = comment.encode()
+    # ITU-T T.81, section B.2.4.5; it may come first after the start of the image.
+    return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text + jpeg[2:]
 
 
 def _strip_png(data: bytes, width: int, height: int) -> bytes:

@@ -233,7 +233,7 @@ class SafetyThread:
             return None
 
 
-def give_way() -> None:
+def give_way(niceness: int = 10) -> None:
     """Let other threads come before this one, and before those that it starts."""
     if sys.platform == "linux":  # elsewhere, a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.engines import Engine
 from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
-from stream import actions, preset_routes, rtp, whep, whip
+from stream import actions, preset_routes, record_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
@@ -127,6 +127,7 @@ def create_app(
     preset_routes.add_routes(app)
     whip.add_routes(app)
     whep.add_routes(app)
+    record_routes.add_routes(app)
     return app
 
 

@@ -88,6 +88,7 @@ class Sound:
 
     def __init__(self) -> None:
         self._tracks: set[SoundTrack] = set()
+        self._followers: list[Callable[[Any, float], None]] = []
         self._dropped_before = 0
 
     @property
@@ -105,6 +106,10 @@ class Sound:
         self._tracks.add(track)
         return track
 
+    def follow(self, follower: Callable[[Any, float], None]) -> None:
+        """Have every packet from now on given to somebody at once, as :meth:`put` takes it."""
+        self._followers.append(follower)
+
     def _forget(self, track: SoundTrack) -> None:
         if track in self._tracks:
             self._tracks.remove(track)
@@ -119,3 +124,5 @@ class Sound:
         """
         for track in self._tracks:
             track.put(packet, arrived_s)
+        for follower in self._followers:
+            follower(packet, arrived_s)
