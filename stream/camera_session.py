@@ -256,9 +256,9 @@ class CameraSession(Session):
             oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
             if oddity is not None:
                 raise PeerLeft(oddity)
-            self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
             if self._is_beyond_quota(frame):
                 continue
+            self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
             if self._freeze.holds(self.controls):
                 await self._hold(arrived)
             elif self._engine.submit(self._feed, arrived):

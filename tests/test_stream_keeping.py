@@ -111,7 +111,7 @@ async def test_killed_server_leaves_a_film(tmp_path: Path) -> None:
 
 @LINUX
 async def test_nothing_is_written_unless_it_is_recorded(tmp_path: Path) -> None:
-    """A session with clip and snapshot has the process write nothing; a recording does."""
+    """A server, and a session with clip and snapshot, leave no file; a recording does."""
     home, films = tmp_path / "home", tmp_path / "films"
     films.mkdir()
     with rtp.installed(), run_server(home, "--clips", "--record-dir", films) as server:
