@@ -13,8 +13,8 @@ from stream.controls import parse_json
 from stream.errors import RequestRefused
 from stream.limits import read_body
 from stream.pictures import encode_jpeg
-from stream.resources import show_options
-from stream.routes import CONFIG, SESSIONS
+from stream.resources import CONFIG, show_options
+from stream.routes import SESSIONS
 
 MAX_BODY_BYTES = 1024
 
