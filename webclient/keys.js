@@ -43,7 +43,7 @@ export function bindKeys(keys, isBlocked) {
     const { key, target, repeat, defaultPrevented, ctrlKey, metaKey, altKey } = event;
     const isTaken = defaultPrevented || repeat || ctrlKey || metaKey || altKey || isBlocked();
     if (isTaken || !(target instanceof Element)) return;
-    if (target.matches('select, input:not([type="radio"], [type="range"])')) return;
+    if (target.matches(`select, ${TYPED_INTO}`)) return;
     if (key.startsWith('Arrow') && target.matches('input')) return;
     const name = key.length === 1 ? key.toLowerCase() : key;
     const act = keys.find(([names]) => names.includes(name))?.[2];

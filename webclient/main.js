@@ -5,8 +5,10 @@ import { Air } from './air.js';
 import { SourceError, drawTestPicture, listSources } from './camera.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud, Messages } from './hud.js';
+import { toError } from './live-error.js';
 import { bindKeys, bindPanic, listKeys } from './keys.js';
 import { ModelList } from './models.js';
+import { Presets } from './presets.js';
 import { RegionChoice } from './region.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { ControlForm, Settings } from './settings.js';
@@ -57,6 +59,7 @@ const form = new ControlForm(document, async (set) => {
   await live.set(set);
   settings.set(set);
 });
+const presets = new Presets(document, () => form.look);
 
 /** @type {import('./keys.js').Key[]} */
 const KEYS = [
@@ -70,9 +73,11 @@ const KEYS = [
   [['m'], 'Mirror', () => stage.toggleMirror()],
   [['w'], 'Camera under a wipe, beside, or hidden', () => stage.cycleView()],
   [['i'], 'Details', toggleDetails],
-  [['l'], 'Copy a link with these settings', copyLink],
+  [['l'], 'Copy a link with these settings', () => copyLink()],
   [['?'], 'These keys', () => help.showModal()],
 ];
+/** @type {import('./keys.js').Key[]} */
+const DIGITS = [...'123456789'].map((key) => [[key], '', () => presets.chooseNumber(Number(key))]);
 
 const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   start: () => (isRunning() ? live.stop() : start()),
@@ -82,7 +87,7 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   freeze: () => air.toggleFreeze(),
   mirror: () => stage.toggleMirror(),
   snapshot: saveSnapshot,
-  'copy-link': copyLink,
+  'copy-link': () => copyLink(),
   fullscreen: () => stage.toggleFullscreen(),
   'help-open': () => help.showModal(),
   'details-open': toggleDetails,
@@ -128,6 +133,14 @@ function chooseNeighbour(offset = 1) {
   form.change({ prompt });
 }
 
+/** What a stream deck asks for too. @param {string} name @param {Record<string, string>} [query] */
+async function actOnSession(name, query = {}) {
+  if (!live.session) return messages.toast('Press Start first: a playlist plays to a session.');
+  const url = `sessions/${live.session}/actions/${name}?${new URLSearchParams(query)}`;
+  const response = await fetch(url, { method: 'POST' }).catch(() => null);
+  if (!response?.ok) messages.toast(response ? (await toError(response)).message : NO_ANSWER);
+}
+
 function toggleDetails() {
   const isHidden = $('details').toggleAttribute('hidden');
   $('details-open').ariaExpanded = String(!isHidden);
@@ -142,12 +155,13 @@ async function saveSnapshot() {
   }
 }
 
-async function copyLink() {
+async function copyLink(look = form.look) {
+  const link = settings.linkTo(look); // all of it: the other end may have set something else
   try {
-    await navigator.clipboard.writeText(settings.link);
+    await navigator.clipboard.writeText(link);
     messages.toast('Link copied: it opens this page with these settings.');
   } catch {
-    prompt('Copy this link:', settings.link); // the clipboard is only for https:// and localhost
+    prompt('Copy this link:', link); // the clipboard is only for https:// and localhost
   }
 }
 
@@ -228,6 +242,7 @@ live.addEventListener('stats', (event) => {
   hud.updateStats(detailOf(event));
   hud.updateState(live.state, server, quiet_ms > STALL_MS);
   if (server) body.dataset.engine = server.state;
+  if (server) presets.updateRunning(server.playlist);
   const { model = engineModel } = server?.engine ?? {};
   if (model !== engineModel) models.follow();
   engineModel = model;
@@ -272,6 +287,10 @@ region.addEventListener('choose', async (event) => {
 });
 
 live.addEventListener('notice', (event) => messages.toast(detailOf(event).detail));
+presets.addEventListener('choose', (event) => form.change(detailOf(event)));
+presets.addEventListener('link', (event) => copyLink({ ...form.look, ...detailOf(event) }));
+presets.addEventListener('play', (event) => actOnSession('start-playlist', { name: detailOf(event) }));
+presets.addEventListener('stop', () => actOnSession('stop-playlist'));
 shelf.addEventListener('choose', (event) => form.change({ prompt: detailOf(event) }));
 
 sourceMenu.addEventListener('change', () => {
@@ -286,7 +305,7 @@ navigator.mediaDevices?.addEventListener('devicechange', fillSources);
 for (const [id, act] of Object.entries(CLICKS)) $(id).addEventListener('click', () => act());
 
 bindPanic('0', () => air.showCamera());
-bindKeys(KEYS, () => help.open);
+bindKeys([...KEYS, ...DIGITS], () => help.open);
 
 // A page that comes back from the browser's memory has ended its session on leaving.
 window.addEventListener('pageshow', ({ persisted }) => {
@@ -300,7 +319,8 @@ region.update(settings.values.region);
 live.set(settings.controls);
 const elsewhere = settings.problems.filter((problem) => !form.warn(...problem));
 if (elsewhere.length > 0) messages.toast(elsewhere.map(([, sentence]) => sentence).join(' '));
-listKeys($('key-list'), KEYS);
+listKeys($('key-list'), [...KEYS, [['1', '9'], 'The first to the ninth preset', () => {}]]);
+presets.refresh();
 fillSources();
 awaitModel();
 region.fill();

@@ -72,6 +72,11 @@ export class SdxsLiveElement extends HTMLElement {
     return this.#live?.state ?? 'idle';
   }
 
+  /** The id of the session that is open, as in /sessions/{id}; empty without one. */
+  get session() {
+    return this.#live?.session ?? '';
+  }
+
   /** What the camera sees, or null. */
   get source() {
     return this.#source;

@@ -22,7 +22,7 @@
  *   `freeze`: the last translated picture is held; `marks`: the picture's top 24 lines go past the model
  * @typedef {{state: 'live' | 'loading' | 'stalled' | 'bypass' | 'frozen',
  *   stall: 'held' | 'camera' | null, blurred: 'unchecked' | 'unfit' | null,
- *   engine: {name: string, device: string, model: string, size: string} | null,
+ *   playlist: Running | null, engine: {name: string, device: string, model: string, size: string} | null,
  *   effort: {size: string, share: string, detail: string} | null,
  *   fps_in: number | null, fps_out: number | null,
  *   dropped_in: number | null, dropped_out: number | null,
@@ -30,6 +30,7 @@
  *   `effort`: what the model does less so that the delay stays below the server's target
  *   `blurred`: why, where the server has a safety checker
  *   `stall`: shown for want of a translation: the last picture, marked, or the camera's own
+ * @typedef {{name: string, preset: string, step: number, steps: number}} Running
  * @typedef {{server: ServerStats | null, report: RTCStatsReport, quiet_ms: number}} Stats
  *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
  */
@@ -73,6 +74,11 @@ export class SdxsLive extends EventTarget {
 
   get state() {
     return this.#state;
+  }
+
+  /** The id of the session that is open, as in /sessions/{id}; empty without one. */
+  get session() {
+    return this.#session?.id ?? '';
   }
 
   /** What the next session will be asked for. @returns {Partial<Controls>} */

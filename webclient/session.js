@@ -66,6 +66,11 @@ export class Session extends EventTarget {
     });
   }
 
+  /** What the server calls it; empty before it has an answer. */
+  get id() {
+    return this.#url?.pathname.split('/').at(-1) ?? '';
+  }
+
   /** Free everything, here and on the server. Calling it again does nothing. */
   close(reason = new LiveError('Stopped.')) {
     this.#life.abort(reason);

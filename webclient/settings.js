@@ -60,7 +60,12 @@ export class Settings extends EventTarget {
 
   /** The address that carries everything but what is this device's own. */
   get link() {
-    const { wipe, seen, name, source, ...rest } = this.#values;
+    return this.linkTo({});
+  }
+
+  /** The same with a look, whatever was set. @param {Partial<Controls>} look */
+  linkTo(look) {
+    const { wipe, seen, name, source, ...rest } = { ...this.#values, ...look };
     const texts = toTexts({ ...rest, source: source.replace(/^camera:.*/s, 'camera') });
     const search = new URLSearchParams(texts).toString();
     return location.origin + location.pathname + (search && `?${search}`);
@@ -133,6 +138,14 @@ export class ControlForm {
       this.change({ prompt: prompt.value.trim() });
     });
     prompt.addEventListener('keydown', ({ key }) => key === 'Escape' && this.refuse(''));
+  }
+
+  /** All that makes the look, set here or chosen by the server. @returns {Partial<Controls>} */
+  get look() {
+    const { prompt } = this.#shown;
+    const numbers = NUMBERS.map((name) => [name, this.#input(name).valueAsNumber]);
+    const known = numbers.filter(([, value]) => Number.isFinite(value)); // one may be being typed
+    return { ...(prompt ? { prompt } : {}), ...Object.fromEntries(known) };
   }
 
   /** Show what is in force, except what is being changed. @param {Partial<Controls>} controls */
