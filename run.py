@@ -171,6 +171,16 @@ def add_exposure(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve`` that say how much a server gives each stranger."""
     group = parser.add_argument_group("strangers")
     group.add_argument(
+        "--min-fps",
+        type=float,
+        default=10,
+        help="a new session is taken while everybody gets so many translated frames a second; "
+        "0: up to --max-sessions",
+    )
+    group.add_argument(
+        "--max-waiting", type=int, default=50, help="who finds no room waits in line, so many"
+    )
+    group.add_argument(
         "--rate-limit",
         choices=("auto", "on", "off"),
         default="auto",
@@ -189,7 +199,12 @@ def to_exposure(options: argparse.Namespace) -> Exposure:
     """Check the flags of :func:`add_exposure`."""
     from stream.exposure import Exposure
 
-    return Exposure(rate_limit=options.rate_limit, proxies=tuple(options.proxy))
+    return Exposure(
+        rate_limit=options.rate_limit,
+        min_fps=options.min_fps,
+        max_waiting=options.max_waiting,
+        proxies=tuple(options.proxy),
+    )
 
 
 def add_keeping(parser: argparse.ArgumentParser) -> None:

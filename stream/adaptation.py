@@ -9,7 +9,14 @@ from statistics import median, median_low
 
 from pipeline.errors import PipelineError
 from stream.config import ServerConfig
-from stream.delay_target import Concession, DelayTarget, Effort, Observation, make_ladder
+from stream.delay_target import (
+    DOWN_AFTER,
+    Concession,
+    DelayTarget,
+    Effort,
+    Observation,
+    make_ladder,
+)
 from stream.errors import ServerFull
 from stream.models import list_smaller_sizes
 from stream.renderer import ModelFactory
@@ -59,6 +66,8 @@ class Adaptation:
         # What runs, as far as it was seen to or brought about here.
         self._known: EngineInfo | None = None
         self._changed_s = 0.0
+        # Looks in which the engine was too slow for all sessions, one after the other.
+        self._short = 0
 
     def __str__(self) -> str:
         """Say where the model stands, for the log."""
@@ -89,6 +98,7 @@ class Adaptation:
         assert self._target is not None, "_begin() makes one"
         seen = self._observe(max(now_s - WINDOW_S, self._changed_s + SETTLE_S))
         step = self._target.advise(seen, now_s) if seen is not None else None
+        step = self._mind_rate(self._target, step, info)
         if seen is not None and step is not None:
             await self._take(self._target, step, seen, info)
 
@@ -100,6 +110,21 @@ class Adaptation:
         self._known = info
         self._changed_s = now_s
         self._engine.concession = None
+        self._sessions.capacity.smaller = self._target.smaller_sizes()
+
+    def _mind_rate(self, target: DelayTarget, step: int | None, info: EngineInfo) -> int | None:
+        """Go down for the sake of everybody's frame rate too, and not up where it would suffer.
+
+        Sessions were taken because the model can work smaller.
+        """
+        capacity, rates_hz = self._sessions.capacity, self._sessions.rates_hz()
+        if step is not None:
+            is_up = step < target.step
+            size = target.ladder[step].size
+            return None if is_up and not capacity.suffices(info, rates_hz, size) else step
+        is_enough = capacity.suffices(info, rates_hz)
+        self._short = 0 if is_enough else self._short + 1
+        return target.smaller_step() if self._short >= DOWN_AFTER else None
 
     def _observe(self, since_s: float) -> Observation | None:
         """Put the sessions' newest pictures together; None: there are too few.
@@ -131,6 +156,8 @@ class Adaptation:
             return
         now_s = time.perf_counter()
         target.moved(step, now_s)
+        self._short = 0
+        self._sessions.capacity.smaller = target.smaller_sizes()
         self._changed_s = now_s
         self.steps_taken += 1
         self._engine.concession = self._to_concession(target) if step else None
@@ -156,6 +183,7 @@ class Adaptation:
             logger.error("the model cannot work at %s, so it keeps its size: %s", size, error)
             self._make_engine = None
             self._target = None
+            self._sessions.capacity.smaller = ()
             return False
         self._known = self._engine.status.info
         return True

@@ -94,6 +94,15 @@ class DelayTarget:
         """What the model is to do."""
         return self.ladder[self.step]
 
+    def smaller_sizes(self) -> tuple[Size, ...]:
+        """Return what the model can still go down to, largest first."""
+        below = (effort.size for effort in self.ladder[self.step + 1 :] if effort.share == 1)
+        return tuple(size for size in below if size != self.effort.size)
+
+    def smaller_step(self) -> int | None:
+        """Return the next step down that makes the model smaller; None: there is none."""
+        return self.step + 1 if self.smaller_sizes() else None
+
     def advise(self, seen: Observation, now_s: float) -> int | None:
         """Return the step to take, or None to stay.
 

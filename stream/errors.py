@@ -36,6 +36,8 @@ class StreamError(Exception):
     """When another try is worth it, if ever."""
     headers: Mapping[str, str] = {}
     """What else the answer says."""
+    extensions: Mapping[str, object] = {}
+    """What else its problem details say (RFC 9457, section 3.2)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -140,9 +142,12 @@ class PeerLeft(StreamError):
     """Ends a session from inside; the message is the reason that is logged."""
 
 
-def to_problem(status: int, detail: str) -> dict[str, object]:
+def to_problem(
+    status: int, detail: str, extensions: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return the problem details object of RFC 9457, section 3."""
     return {
+        **(extensions or {}),
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,

@@ -18,6 +18,10 @@ class Exposure:
 
     rate_limit: RateLimit = "auto"
     """Whether an address may ask only so often; see :attr:`ServerConfig.limits_rates`."""
+    min_fps: float = 10.0
+    """A new session is taken while everybody gets so many frames a second; 0: always."""
+    max_waiting: int = 50
+    """Who finds no room waits in line; more are refused."""
     proxies: tuple[str, ...] = ()
     """Addresses or networks whose ``X-Forwarded-For`` is believed."""
 
@@ -27,6 +31,10 @@ class Exposure:
         return tuple(ipaddress.ip_network(proxy) for proxy in self.proxies)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.min_fps <= 120:
+            raise ConfigRefused(f"--min-fps takes 0 to 120 (got {self.min_fps:g})")
+        if not 0 <= self.max_waiting <= 1000:
+            raise ConfigRefused(f"--max-waiting takes 0 to 1000 (got {self.max_waiting})")
         for proxy in self.proxies:
             try:
                 ipaddress.ip_network(proxy)

@@ -13,6 +13,7 @@ from av import VideoFrame
 from pipeline.engines import Engine, Job, Size
 from pipeline.errors import EngineError, PipelineError, PromptError
 from stream import frames
+from stream.capacity import StepTimes
 from stream.controls import Controls
 from stream.errors import EngineNotReady
 from stream.feed import Feed, Finished
@@ -62,12 +63,14 @@ class Renderer:
         metrics: Metrics,
         post: Callable[..., None],
         report: Callable[[EngineStatus], None],
+        steps: StepTimes,
     ) -> None:
         self._factory = factory
         self._turns = turns
         self._metrics = metrics
         self._post = post
         self._report = report
+        self._steps = steps
         self._pause_s = 0.0
         self.is_beginning = True
         """Whether the engine is still being built, or waits to take over."""
@@ -266,6 +269,8 @@ class Renderer:
             stages_ms["finish"] = (time.perf_counter() - translated_s) * 1000
             share.feed.is_failing = False
             self._post(share.feed.owner.deliver, Finished(share.arrived, frame, True, stages_ms))
+        busy_s = time.perf_counter() - started_s
+        self._steps.note(engine.model, engine.size, len(shares), busy_s)
 
     @staticmethod
     def _blend(share: Share, frame: VideoFrame) -> None:

@@ -71,10 +71,11 @@ def add_routes(app: web.Application) -> None:
 async def open_session(request: web.Request) -> web.Response:
     """Answer an offer: 201 with the answer and where the session lives."""
     alias, query = read_alias(request)
+    place = query.pop("place", None)
     controls = Controls().changed(parse_query(query))
     offer = await read_offer(request, BOTH_WAYS)
     session, answer = await request.app[SESSIONS].open_camera(
-        offer, controls, alias=alias, token=token_of(request)
+        offer, controls, alias=alias, token=token_of(request), place=place
     )
     return web.Response(
         status=201,

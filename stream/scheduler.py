@@ -15,6 +15,7 @@ from av import VideoFrame
 from pipeline.engines import Engine, Job, Settings
 from pipeline.errors import EngineError, PromptError
 from stream import frames
+from stream.capacity import StepTimes
 from stream.delay_target import Concession
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed
@@ -42,6 +43,8 @@ class EngineThread:
     def __init__(self, factory: EngineFactory, metrics: Metrics) -> None:
         self._factory = factory
         self._metrics = metrics
+        self.steps = StepTimes()
+        """What batches take."""
         self._status = EngineStatus(EngineState.LOADING, "the model is loading")
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
@@ -220,7 +223,9 @@ class EngineThread:
         self._news.set()
 
     def _launch(self, factory: EngineFactory) -> Future[None]:
-        renderer = Renderer(factory, self._turns, self._metrics, self._post, self._report)
+        renderer = Renderer(
+            factory, self._turns, self._metrics, self._post, self._report, self.steps
+        )
         self._newest = renderer
         built: Future[None] = Future()
         built.add_done_callback(lambda _: self._post(self._news.set))

@@ -7,7 +7,15 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from aiohttp import web
@@ -16,7 +24,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.engines import Engine
 from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
-from stream import actions, preset_routes, record_routes, rtp, whep, whip
+from stream import actions, line, preset_routes, record_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
@@ -118,6 +126,8 @@ def create_app(
     report = Report(app[SESSIONS], metrics, app[ADAPTATION].__str__)
     app.cleanup_ctx.append(_run_beside("adaptation", app[ADAPTATION].run))
     app.cleanup_ctx.append(_run_beside("report", lambda: report.run(config.log_every_s)))
+    app.cleanup_ctx.append(_run_beside("waiting", app[SESSIONS].waiting.run))
+    app.on_shutdown.append(_close_waiting)
     app.cleanup_ctx.append(_run_sessions)
     app[PRESETS] = PresetStore(config.presets)
     app[PLAYERS] = Players(app[SESSIONS], app[PRESETS])
@@ -125,6 +135,7 @@ def create_app(
     add_routes(app)
     actions.add_routes(app)
     preset_routes.add_routes(app)
+    line.add_routes(app)
     whip.add_routes(app)
     whep.add_routes(app)
     record_routes.add_routes(app)
@@ -252,11 +263,13 @@ def to_url(sock: socket.socket) -> str:
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with problem details (RFC 9457)."""
     headers: dict[str, str] = {}
+    extensions: Mapping[str, object] = {}
     try:
         return await handler(request)
     except StreamError as error:
         status, detail = error.status, error.detail
         headers.update(error.headers)
+        extensions = error.extensions
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
     except web.HTTPException as error:
@@ -268,7 +281,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         logger.exception("%s %s failed", request.method, resource and resource.canonical)
         status, detail = 500, "the server made a mistake; its log says more"
     return web.json_response(
-        to_problem(status, detail),
+        to_problem(status, detail, extensions),
         status=status,
         content_type="application/problem+json",
         headers=headers,
@@ -314,6 +327,10 @@ def _run_beside(
 async def _close_models(app: web.Application) -> None:
     # Before handlers are waited for: some wait for news of the models.
     await app[MODELS].close()
+
+
+async def _close_waiting(app: web.Application) -> None:
+    app[SESSIONS].waiting.close("the server is stopping")
 
 
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 
 from stream.camera_session import CameraSession
+from stream.capacity import Capacity
 from stream.config import ServerConfig
 from stream.controls import Controls
 from stream.errors import RequestRefused, ServerFull, SessionUnknown
@@ -18,8 +21,13 @@ from stream.session import Session
 from stream.stats import Metrics, SessionStats
 from stream.tokens import Token
 from stream.viewer_session import ViewerSession
+from stream.waiting import WaitingList, guess_remaining_s
 
 logger = logging.getLogger(__name__)
+
+_LASTED = 50
+_USUAL_RATE_HZ = 30.0
+"""Of a camera whose frames nobody has counted yet."""
 
 
 class Sessions:
@@ -45,6 +53,13 @@ class Sessions:
         self._is_closed = False
         self.on_change: list[Callable[[], None]] = []
         """Called whenever a session has come or gone."""
+        self.capacity = Capacity(engine.steps, config.exposure.min_fps)
+        self.waiting = WaitingList(
+            config.exposure.max_waiting, self._find_obstacle, self._to_remaining_s
+        )
+        self._opened_s: dict[str, float] = {}
+        # How long the last cameras' sessions lasted.
+        self._lasted_s: deque[float] = deque(maxlen=_LASTED)
 
     def __len__(self) -> int:
         return len(self._cameras) + len(self._viewers)
@@ -59,6 +74,10 @@ class Sessions:
         cameras = self._cameras.values()
         return sum(each.stats.rate_in_hz for each in cameras if each.is_translating)
 
+    def rates_hz(self) -> list[float]:
+        """Return how many frames a second each camera is taken to send."""
+        return [each.stats.rate_in_hz or _USUAL_RATE_HZ for each in self._cameras.values()]
+
     async def open_camera(
         self,
         offer: str,
@@ -67,6 +86,7 @@ class Sessions:
         sends_back: bool = True,
         alias: str | None = None,
         token: Token | None = None,
+        place: str | None = None,
     ) -> tuple[CameraSession, str]:
         """Answer a peer that sends its camera, and begin to translate it.
 
@@ -76,22 +96,23 @@ class Sessions:
             sends_back: the peer itself sees the translation.
             alias: another name of the session; the newest of that name counts.
             token: what the request brought; None: the server asks for none.
+            place: in the waiting list, when its turn has come; None: nobody waited.
 
         Returns:
             The session and the SDP of the answer.
 
         Raises:
-            ServerFull: there are ``max_sessions`` already.
+            ServerFull: there are ``max_sessions`` already, one more would get too few frames,
+                or others wait.
             OfferRefused: the offer cannot be answered.
             ControlRefused: the model does not know the prompt.
             QuotaReached: the token allows no more.
             RequestRefused: 409, the alias belongs to another token.
         """
-        if self._is_closed or len(self._cameras) >= self._config.max_sessions:
-            raise ServerFull(f"{self._config.max_sessions} sessions are open already")
         self._check_alias(alias, token)
         if token is not None:
             self._quotas.account(token).check(is_camera=True)
+        self.waiting.admit(place)
         session = CameraSession(
             self._config,
             self._engine,
@@ -107,6 +128,7 @@ class Sessions:
         self._cameras[session.id] = session
         if token is not None:
             self._quotas.account(token).enter(session, is_camera=True)
+        self._opened_s[session.id] = time.monotonic()
         answer = await self._open(session, offer)
         self._metrics.sessions_total.inc()
         return session, answer
@@ -175,6 +197,7 @@ class Sessions:
     async def close(self) -> None:
         """End all sessions; each has its own deadline. Calling it again does nothing."""
         self._is_closed = True
+        self.waiting.close("the server is stopping")
         for session in [*self._viewers.values(), *self._cameras.values()]:
             session.end("the server is stopping")
         if self._tasks:
@@ -209,6 +232,9 @@ class Sessions:
         self._tasks.pop(session.id, None)
         if session.token is not None:
             self._quotas.account(session.token).leave(session)
+        if (opened_s := self._opened_s.pop(session.id, None)) is not None:
+            self._lasted_s.append(time.monotonic() - opened_s)
+            self.waiting.room_changed()
         self._count()
 
     def _check_alias(self, alias: str | None, token: Token | None) -> None:
@@ -218,6 +244,27 @@ class Sessions:
         for camera in self._cameras.values():
             if camera.alias == alias and camera.token is not None and camera.token != token:
                 raise RequestRefused(409, f"a session of another token is named {alias!a}")
+
+    def _find_obstacle(self, reserved: int) -> str | None:
+        """Say why one more camera cannot be taken besides so many that are expected."""
+        open_ = len(self._cameras) + reserved
+        if open_ >= self._config.max_sessions:
+            return f"{self._config.max_sessions} sessions are open already"
+        info = self._engine.status.info
+        rates_hz = [*self.rates_hz(), *[_USUAL_RATE_HZ] * (reserved + 1)]
+        if info is None or self.capacity.has_room(info, rates_hz):
+            return None
+        return (
+            f"{open_} sessions are open, and with one more somebody would get less than "
+            f"{self._config.exposure.min_fps:g} frames a second"
+        )
+
+    def _to_remaining_s(self) -> list[float]:
+        now_s = time.monotonic()
+        return [
+            guess_remaining_s(now_s - opened_s, self._lasted_s, 0.0)
+            for opened_s in self._opened_s.values()
+        ]
 
     def _count(self) -> None:
         self._metrics.sessions.set(len(self._cameras))

@@ -26,11 +26,19 @@ class EngineInfo:
     model: str
     size: Size
     styles: tuple[Style, ...]
+    max_batch: int = 1
 
     @classmethod
     def of(cls, engine: Engine) -> EngineInfo:
         """Copy it from a loaded engine, in the engine's thread."""
-        return cls(engine.name, engine.device, engine.model, engine.size, tuple(engine.styles))
+        return cls(
+            engine.name,
+            engine.device,
+            engine.model,
+            engine.size,
+            tuple(engine.styles),
+            engine.max_batch,
+        )
 
     @property
     def default_prompt(self) -> str:

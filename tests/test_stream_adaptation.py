@@ -20,6 +20,7 @@ from pipeline.engines import Engine, Image, Job, Size
 from pipeline.errors import EngineError
 from stream import adaptation, delay_target, rtp
 from stream.config import ServerConfig
+from stream.exposure import Exposure
 from stream.server import ADAPTATION
 from stream.stats import Travel
 
@@ -219,3 +220,24 @@ async def test_end_of_the_server_ends_it() -> None:
         await server.connect(flat(ORANGE), "?prompt=invert")
         await until(server, lambda: len(machine.sizes) >= 2)
     assert "adaptation" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_model_works_smaller_for_one_session_more() -> None:
+    """Two sessions get their frames from a smaller model, which stays so while both are there."""
+    machine = Machine(0.17)
+    config = ServerConfig(target_ms=10_000, exposure=Exposure(min_fps=4))
+    async with serving(machine.build, config, make_engine=machine.make) as server:
+        first = await server.connect(flat(ORANGE))
+        await first.until_frames(10)
+        assert step_of(server) == 0
+        await server.connect(flat(ORANGE))  # at the full size each would get less than 3 a second
+        await until(server, lambda: step_of(server) > 0)
+        frames = len(first.frames)
+        await first.until(lambda: len(first.frames) > frames + 30)
+        assert step_of(server) > 0
+        assert machine.sizes[:2] == [FULL, TINY_PRESET.smaller_sizes[0]]
+        async with server.http.delete(server.base + first.location) as response:
+            assert response.status == 200
+        server.peers.remove(first)
+        await first.close()
+        await until(server, lambda: step_of(server) == 0)

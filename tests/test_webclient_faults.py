@@ -142,23 +142,40 @@ async def test_no_network_address(browser: Browser) -> None:
 
 
 async def test_full_server(browser: Browser) -> None:
-    """When the server is full the page says so, counts down, and goes live when there is room."""
+    """Before a full server pages wait in line: places move, and the next comes in by itself."""
     config = ServerConfig(max_sessions=1)
     async with (
         serving(make_engine, config) as server,
         visiting(browser, server.base) as first,
         visiting(browser, server.base) as second,
+        visiting(browser, server.base) as third,
     ):
         await first.go_live()
-        await second.open()
+        for visit, words in ((second, "You are next"), (third, "You are number 2 of 2 in line")):
+            await visit.open()
+            await visit.page.click("#start")
+            await visit.until_state("waiting")
+            await visit.until_text("#message-text", words)
+        assert "in about 10 minutes" in await third.text("#message-text")
+        assert await third.text("#hud-state") == "In line"
+        # The camera is to be seen meanwhile.
+        assert await third.page.is_visible("#camera")
+        # Who leaves loses the place, and who was behind moves up.
+        await second.page.click("#message-action")
+        await second.until_state("closed")
+        await third.until_text("#message-text", "You are next")
         await second.page.click("#start")
-        await second.until_text("#message-text", "1 sessions are open already")
-        assert "Try now (" in await second.text("#message-action")
+        await second.until_text("#message-text", "You are number 2 of 2 in line")
         await first.page.click("#start")
         await first.until_state("closed")
-        await second.page.click("#message-action")
+        await third.until_state("live")
+        assert await third.page.is_hidden("#message")
+        await third.until_colour(ground("invert"))
+        await second.until_text("#message-text", "You are next")
+        # A page that is closed leaves too, whether it is live or waits.
+        await third.page.close()
         await second.until_state("live")
-        assert await second.page.is_hidden("#message")
+        assert len(server.sessions.waiting) == 0
 
 
 async def test_loading_model(browser: Browser) -> None:

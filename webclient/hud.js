@@ -16,6 +16,7 @@ const COUNT_MS = 250;
 const WORDS = {
   idle: 'Ready',
   connecting: 'Connecting',
+  waiting: 'In line',
   live: 'Live',
   reconnecting: 'Reconnecting',
   failed: 'Stopped by an error',

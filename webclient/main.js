@@ -97,7 +97,7 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
 });
 
 function isRunning() {
-  return ['connecting', 'live', 'reconnecting'].includes(live.state);
+  return ['connecting', 'waiting', 'live', 'reconnecting'].includes(live.state);
 }
 
 async function start(name = settings.values.source, file = /** @type {File | null} */ (null)) {
@@ -232,6 +232,8 @@ live.addEventListener('state', (event) => {
     settings.set({ seen: true });
     shelf.fill();
     if (meter.isWished) meter.show($('measured'));
+  } else if (state === 'waiting') {
+    messages.say('connection', sentence, 'Leave the line', () => live.stop());
   } else if (state !== 'closed') {
     messages.sayPause('connection', sentence, retry_in_s, () => live.retry());
   }

@@ -92,7 +92,7 @@ export class SdxsLiveElement extends HTMLElement {
   async start(name = this.getAttribute('source') ?? 'camera', file = null) {
     const source = await this.#open(name, file);
     if (!source) return;
-    const isRunning = ['connecting', 'live', 'reconnecting'].includes(this.state);
+    const isRunning = ['connecting', 'waiting', 'live', 'reconnecting'].includes(this.state);
     if (isRunning) await this.#live?.replaceTrack(source.track);
     this.#take(source);
     if (!isRunning) this.#connect(source);

@@ -13,7 +13,7 @@
  *     const live = new SdxsLive(video, { controls: { prompt: 'ink-wash' } });
  *     live.start(cameraTrack);
  *
- * @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
+ * @typedef {'idle' | 'connecting' | 'waiting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
  * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
  * @typedef {'both' | 'person' | 'background'} Region where the translation is shown
  * @typedef {{prompt: string, strength: number, seed: number, stability: number,
@@ -37,6 +37,7 @@
 
 import { LiveError } from './live-error.js';
 import { Session } from './session.js';
+import { WaitingLine, describe } from './waiting-line.js';
 
 const BACKOFF_S = [1, 2, 4, 8];
 const NO_WEBRTC =
@@ -55,6 +56,7 @@ export class SdxsLive extends EventTarget {
   #sentence = '';
   #track = /** @type {MediaStreamTrack | null} */ (null);
   #session = /** @type {Session | null} */ (null);
+  #line = /** @type {WaitingLine | null} */ (null);
   #lifetime = new AbortController();
   #failures = 0;
   #retryTimer = 0;
@@ -138,7 +140,7 @@ export class SdxsLive extends EventTarget {
   }
 
   /** Live through one session, from offer to end; #fail decides what follows. */
-  async #run() {
+  async #run(place = '') {
     this.#release();
     const session = (this.#session = new Session(this.#server, this.#video, this.#name));
     const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
@@ -146,7 +148,7 @@ export class SdxsLive extends EventTarget {
     session.addEventListener('controls', () => this.#catchUp(session), { once: true });
     try {
       const track = /** @type {MediaStreamTrack} */ (this.#track);
-      await session.connect(track, this.#wanted);
+      await session.connect(track, this.#wanted, place);
       this.#failures = 0;
       this.#enter('live', 'Live.');
       throw await session.ended;
@@ -159,12 +161,14 @@ export class SdxsLive extends EventTarget {
   #fail(/** @type {Error} */ error) {
     this.#release();
     const isFinal = !(error instanceof LiveError) || error.isFinal;
-    const { retryAfter_s, status } = /** @type {LiveError} */ (error);
+    const { retryAfter_s, status, waiting } = /** @type {LiveError} */ (error);
     const name = nameRefused(error);
     if (status === 422 && name in this.#wanted) {
       this.#emit('refused', { detail: error.message, name });
       delete this.#wanted[name];
       this.#run();
+    } else if (waiting) {
+      this.#wait(waiting);
     } else if (isFinal) {
       this.#enter('failed', error.message);
     } else {
@@ -176,7 +180,26 @@ export class SdxsLive extends EventTarget {
     }
   }
 
+  /** Stand in line before a full server, and come in by itself. @param {string} url */
+  async #wait(url) {
+    const line = (this.#line = new WaitingLine(new URL(url, this.#server)));
+    line.addEventListener('standing', (event) => {
+      this.#enter('waiting', describe(/** @type {CustomEvent} */ (event).detail));
+    });
+    try {
+      const place = await line.wait();
+      if (line !== this.#line) return;
+      this.#line = null; // it is taken, not left
+      this.#run(place);
+    } catch (error) {
+      if (line === this.#line) this.#fail(/** @type {Error} */ (error));
+    }
+  }
+
   #release() {
+    const line = this.#line;
+    this.#line = null;
+    line?.leave();
     clearTimeout(this.#retryTimer);
     this.#retryTimer = 0;
     const session = this.#session;

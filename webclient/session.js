@@ -83,12 +83,13 @@ export class Session extends EventTarget {
    *
    * @param {MediaStreamTrack} track
    * @param {Partial<Controls>} controls in force from the first frame
+   * @param {string} [place] in the line before a full server, when its turn has come
    * @throws {LiveError} what stands in the way
    */
-  async connect(track, controls) {
+  async connect(track, controls, place) {
     await this.#checkReady();
     await this.#offer(track);
-    await this.#exchange(controls);
+    await this.#exchange(controls, place);
     await this.#awaitFirstFrame();
     this.#watch();
   }
@@ -140,11 +141,13 @@ export class Session extends EventTarget {
     if (!hasAddress()) throw new LiveError(NO_ADDRESS);
   }
 
-  async #exchange(/** @type {Partial<Controls>} */ controls) {
+  /** @param {Partial<Controls>} controls @param {string} [place] */
+  async #exchange(controls, place) {
     this.asked = { ...controls };
     const toText = (/** @type {unknown} */ value) => String(value === !!value ? +value : value);
     const pairs = Object.entries(controls).map(([name, value]) => [name, toText(value)]);
     if (this.#name) pairs.push(['name', this.#name]);
+    if (place) pairs.push(['place', place]);
     const response = await this.#fetch(`sessions?${new URLSearchParams(pairs)}`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp' },
