@@ -24,6 +24,7 @@ from pipeline.engines.build import (
     tell_nobody,
 )
 from pipeline.engines.engine import Engine, Size
+from pipeline.engines.precision import PRECISIONS
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.person_mask import EmbeddedSegmenter
 from pipeline.safety import CheckerFactory, load_checker
@@ -285,6 +286,12 @@ def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
         help=f'pixels the model works at, "320x240" or "256"; auto for {automatic_size}',
     )
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 for all")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of --engine openvino; auto: bf16 where the processor multiplies it, else f32",
+    )
 
 
 def to_engine_config(options: argparse.Namespace) -> EngineConfig:
@@ -293,7 +300,15 @@ def to_engine_config(options: argparse.Namespace) -> EngineConfig:
     asked = {"thickness": options.line_thickness, "detail": options.line_detail}
     given = {name: value for name, value in asked.items() if value is not None}
     lines = Lines(**given) if given else None
-    return EngineConfig(options.model, options.engine, size, options.threads, options.lora, lines)
+    return EngineConfig(
+        model=options.model,
+        engine=options.engine,
+        size=size,
+        threads=options.threads,
+        lora=options.lora,
+        lines=lines,
+        precision=options.precision,
+    )
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -333,7 +348,7 @@ def to_model_factory(engine: EngineConfig) -> ModelFactory:
         if model == engine.model:
             return build_engine(replace(engine, size=size or engine.size), on_progress)
         # The other flags are of the model that was asked for.
-        other = EngineConfig(model, engine.engine, size, engine.threads)
+        other = EngineConfig(model, engine.engine, size, engine.threads, precision=engine.precision)
         return build_engine(other, on_progress)
 
     return make

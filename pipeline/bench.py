@@ -14,6 +14,7 @@ from pipeline.compared import make_compared
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.engine import Engine, Job, Settings, Size, TemporalState
+from pipeline.engines.precision import Precision, choose_precision
 from pipeline.errors import ConfigError
 
 WARM_UP_RUNS = 3
@@ -64,7 +65,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     tasks = [step] if other is None else [step, other]
     stages: Sequence[float | None] = [None, None, None]
     if engine.model == TINY_PRESET.name:
-        stages = time_stages(engine.name, engine.size, threads, runs)
+        stages = time_stages(engine.name, engine.size, threads, runs, config.precision)
     times = take_turns(tasks, runs)
     p50 = statistics.median(times[0])
     compared_p50 = statistics.median(times[1]) if compare else None
@@ -125,7 +126,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def time_stages(engine: str, size: Size, threads: int, runs: int) -> Sequence[float | None]:
+def time_stages(
+    engine: str, size: Size, threads: int, runs: int, precision: Precision
+) -> Sequence[float | None]:
     """Median milliseconds of encoder, U-Net and decoder, each run on its own as ``engine`` does.
 
     Their sum is a little above the step's time, since each copies its inputs and outputs.
@@ -133,13 +136,17 @@ def time_stages(engine: str, size: Size, threads: int, runs: int) -> Sequence[fl
     import torch
 
     from pipeline.checkpoint import load_tiny
-    from pipeline.engines.stages import STAGES_BY_ENGINE
+    from pipeline.engines.stages import bind_stages, compile_stages
     from pipeline.weights import TINY_WEIGHTS, embedded
 
     if threads < 1:
         raise ConfigError(f"--threads takes 1 or more for a measurement (got {threads})")
-    if engine not in STAGES_BY_ENGINE:
-        return [None, None, None]
     torch.set_num_threads(threads)
-    stages = STAGES_BY_ENGINE[engine](load_tiny(embedded(TINY_WEIGHTS)), size, threads)
+    model = load_tiny(embedded(TINY_WEIGHTS))
+    if engine == "openvino":
+        stages = compile_stages(model, size, threads, choose_precision(precision))
+    elif engine == "eager":
+        stages = bind_stages(model, size, threads)
+    else:
+        return [None, None, None]
     return [statistics.median(times) for times in take_turns(stages, max(10, runs // 2))]

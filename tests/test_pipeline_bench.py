@@ -10,7 +10,7 @@ from tiny_models import make_model
 from pipeline.bench import bench_engine, percentile, take_turns, time_stages
 from pipeline.engines import Size
 from pipeline.engines.build import EngineConfig
-from pipeline.engines.stages import STAGES_BY_ENGINE, bind_stages
+from pipeline.engines.stages import bind_stages, compile_stages
 from pipeline.errors import ConfigError
 
 
@@ -52,15 +52,15 @@ def test_comparison_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stages_are_those_of_the_engine_that_is_measured() -> None:
     """Eager's stages run torch's modules, OpenVINO's the compiled ones; a third engine has none."""
     kinds = {
-        name: {type(stage).__name__ for stage in make(make_model(), Size(64, 64), 1)}
-        for name, make in STAGES_BY_ENGINE.items()
+        make: {type(stage).__name__ for stage in make(make_model(), Size(64, 64), 1)}
+        for make in (bind_stages, compile_stages)
     }
-    assert kinds == {"eager": {"partial"}, "openvino": {"function"}}
+    assert kinds == {bind_stages: {"partial"}, compile_stages: {"function"}}
     ran: list[str] = []
     stages = bind_stages(model := make_model(), Size(64, 64), 1)
     model.decoder.register_forward_hook(lambda *_: ran.append("decoder"))
     for stage in stages:
         stage()
     assert ran == ["decoder"]
-    assert all(time_stages("eager", Size(64, 64), 1, 1))
-    assert time_stages("cuda-graph", Size(64, 64), 1, 1) == [None, None, None]
+    assert all(time_stages("eager", Size(64, 64), 1, 1, "auto"))
+    assert time_stages("cuda-graph", Size(64, 64), 1, 1, "auto") == [None, None, None]

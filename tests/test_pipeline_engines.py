@@ -6,12 +6,13 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scenes import add_sensor_noise, draw_scene
 from tiny_models import TINIEST, make_model
 
@@ -22,6 +23,7 @@ from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.eager import EagerEngine
 from pipeline.engines.openvino import OpenVinoEngine
 from pipeline.engines.openvino_tiny import compile_tiny
+from pipeline.engines.precision import Precision, choose_precision
 from pipeline.errors import CheckpointError, ConfigError, EngineClosed, PromptError
 from pipeline.loaded import to_loaded
 from pipeline.training.export import export
@@ -78,14 +80,10 @@ SHOTS = [
 ]
 
 
-@pytest.mark.parametrize("size", [Size(128, 96), Size(256, 192)], ids=str)
-def test_openvino_is_a_drop_in_for_eager(size: Size, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the shipped weights the fast engine gives the reference's pictures, frame by frame."""
-    ir, tensors = embedded(TINY_IR), embedded(TINY_WEIGHTS)
-    engines = (
-        EagerEngine(to_loaded(load_tiny(tensors)), size, 1),
-        OpenVinoEngine(compile_tiny(ir, tensors, size, 1), 1),
-    )
+def find_differences(
+    engines: Sequence[Engine], size: Size, capsys: pytest.CaptureFixture[str]
+) -> NDArray[np.int64]:
+    """Play SHOTS on two engines and print how far apart they are, in levels of 255."""
     states = TemporalState(), TemporalState()
     differences = []
     for number, (prompt, settings) in enumerate(SHOTS):
@@ -96,10 +94,62 @@ def test_openvino_is_a_drop_in_for_eager(size: Size, capsys: pytest.CaptureFixtu
         )
         differences.append(np.abs(result.astype(int) - reference))
     largest, mean = np.max(differences), np.mean(differences)
+    names = " - ".join(engine.device for engine in reversed(engines))
     with capsys.disabled():
-        print(f"\nopenvino - eager at {size}, levels of 255: largest {largest}, mean {mean:.5f}")
-    assert largest <= 3
-    assert mean < 0.02
+        print(f"\n{names} at {size}, levels of 255: largest {largest}, mean {mean:.5f}")
+    return np.array(differences)
+
+
+@pytest.mark.parametrize("size", [Size(128, 96), Size(256, 192)], ids=str)
+def test_openvino_is_a_drop_in_for_eager(size: Size, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the shipped weights the fast engine gives the reference's pictures, frame by frame."""
+    ir, tensors = embedded(TINY_IR), embedded(TINY_WEIGHTS)
+    eager = EagerEngine(to_loaded(load_tiny(tensors)), size, 1)
+    fast = OpenVinoEngine(compile_tiny(ir, tensors, size, 1), 1)
+    differences = find_differences([eager, fast], size, capsys)
+    assert differences.max() <= 3
+    assert differences.mean() < 0.02
+
+
+@pytest.mark.skipif(choose_precision("auto") == "f32", reason="this processor has no bf16")
+def test_bf16_is_a_drop_in_for_f32(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half the digits are seen in no picture: less than a level on average."""
+    size = Size(256, 192)
+    ir, tensors = embedded(TINY_IR), embedded(TINY_WEIGHTS)
+    engines = [
+        OpenVinoEngine(compile_tiny(ir, tensors, size, 1, precision=precision), 1)
+        for precision in (choose_precision("f32"), choose_precision("auto"))
+    ]
+    assert [engine.device.split()[-1] for engine in engines] == ["f32", "bf16"]
+    differences = find_differences(engines, size, capsys)
+    assert 0 < differences.mean() < 1
+    assert np.quantile(differences, 0.999) <= 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "chosen"),
+    [
+        ("auto", "fpu avx2 avx512f avx512_bf16", "bf16"),
+        ("auto", "fpu avx2 amx_bf16", "bf16"),
+        ("auto", "fpu avx2 avx512f", "f32"),
+        ("auto", None, "f32"),
+        ("f32", "fpu avx512_bf16", "f32"),
+        ("bf16", "fpu avx2", "bf16"),
+    ],
+)
+def test_precision_is_what_the_processor_multiplies(
+    tmp_path: Path, asked: Precision, flags: str | None, chosen: str
+) -> None:
+    """Bf16 unasked only where there are instructions for it; what is asked for is done."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
+    assert choose_precision(asked, tmp_path / "cpuinfo") == chosen
+
+
+def test_precision_is_refused_where_nothing_would_heed_it() -> None:
+    """Asked of an engine that has one precision, the flag is named."""
+    with pytest.raises(ConfigError, match=r"bf16 is of --engine openvino \(got .*eager"):
+        EngineConfig(engine="eager", precision="bf16")
 
 
 def test_openvino_is_a_drop_in_for_eager_untrained(weights: Path) -> None:

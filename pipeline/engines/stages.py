@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,12 @@ def make_stages(model: TinyModel, size: Size) -> list[Stage]:
     ]
 
 
-def compile_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[[], object]]:
+def compile_stages(
+    model: TinyModel, size: Size, threads: int, precision: Literal["f32", "bf16"] = "f32"
+) -> list[Callable[[], object]]:
     """Compile each stage for OpenVINO; each call runs one."""
-    return [compile_stage(stage, inputs, threads) for stage, inputs in make_stages(model, size)]
+    stages = make_stages(model, size)
+    return [compile_stage(stage, inputs, threads, precision) for stage, inputs in stages]
 
 
 def bind_stages(model: TinyModel, size: Size, threads: int) -> list[Callable[[], object]]:
@@ -64,15 +68,11 @@ def run_stage(stage: nn.Module, inputs: tuple[Tensor, ...]) -> object:
 
 
 def compile_stage(
-    stage: nn.Module, inputs: tuple[Tensor, ...], threads: int
+    stage: nn.Module, inputs: tuple[Tensor, ...], threads: int, precision: Literal["f32", "bf16"]
 ) -> Callable[[], object]:
     """Export and compile one module for fixed shapes."""
     ir = to_ir(stage, inputs)
     ir.reshape({index: list(tensor.shape) for index, tensor in enumerate(inputs)})
-    request = compile_ir(ir, threads).create_infer_request()
+    request = compile_ir(ir, threads, precision).create_infer_request()
     arrays = [tensor.numpy() for tensor in inputs]
     return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
-
-
-STAGES_BY_ENGINE = {"eager": bind_stages, "openvino": compile_stages}
-"""How the engines of a processor run a stage."""
