@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 HELP = argparse.ArgumentDefaultsHelpFormatter
 PUBLISHED = "the hub's"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 COMMANDS = ("serve", "translate", "bench", "train")
 
 
@@ -54,10 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["serve", *arguments]
     options = make_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.command in ("serve", "train") else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    start_log(options)
     try:
         options.run(options)
     except (PipelineError, StreamError) as error:
@@ -66,6 +64,19 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def start_log(options: argparse.Namespace) -> None:
+    """Begin to log on standard error, as text or as JSON."""
+    handler = logging.StreamHandler()
+    if getattr(options, "log_format", "text") == "json":
+        from stream.logs import JsonFormatter
+
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    level = logging.INFO if options.command in ("serve", "train") else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -97,6 +108,12 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_exposure(parser)
     add_keeping(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one object a line, with time, level, logger, message and session",
+    )
     parser.add_argument(
         "--without-correction",
         action="append",
@@ -182,6 +199,12 @@ def add_exposure(parser: argparse.ArgumentParser) -> None:
         "--max-waiting", type=int, default=50, help="who finds no room waits in line, so many"
     )
     group.add_argument(
+        "--drain-s",
+        type=float,
+        default=5,
+        help="how long sessions may go on after SIGTERM; a second signal ends them at once",
+    )
+    group.add_argument(
         "--rate-limit",
         choices=("auto", "on", "off"),
         default="auto",
@@ -204,6 +227,7 @@ def to_exposure(options: argparse.Namespace) -> Exposure:
         rate_limit=options.rate_limit,
         min_fps=options.min_fps,
         max_waiting=options.max_waiting,
+        drain_s=options.drain_s,
         proxies=tuple(options.proxy),
     )
 

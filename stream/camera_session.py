@@ -22,6 +22,7 @@ from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.freeze import Freeze
 from stream.live_controls import LiveControls
+from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.recorder import Recorder
 from stream.region import Segmenters
@@ -227,7 +228,8 @@ class CameraSession(Session):
 
     def notice(self, level: str, detail: str) -> None:
         """Tell the peer one sentence."""
-        logger.info("session %s: %s", self.name, detail)
+        with about(self.name):
+            logger.info("session %s: %s", self.name, detail)
         self._channel.send_notice(level, detail)
 
     def prompt_replaced(self, asked: str, used: str) -> None:
@@ -280,7 +282,8 @@ class CameraSession(Session):
         return True
 
     def _say_farewell(self, detail: str) -> None:
-        logger.info("session %s: %s", self.name, detail)
+        with about(self.name):
+            logger.info("session %s: %s", self.name, detail)
         self._channel.send_farewell(detail)
 
     async def _stand_in(self, arrived: ArrivedFrame) -> None:

@@ -22,6 +22,8 @@ class Exposure:
     """A new session is taken while everybody gets so many frames a second; 0: always."""
     max_waiting: int = 50
     """Who finds no room waits in line; more are refused."""
+    drain_s: float = 5.0
+    """How long sessions may go on after SIGTERM."""
     proxies: tuple[str, ...] = ()
     """Addresses or networks whose ``X-Forwarded-For`` is believed."""
 
@@ -35,6 +37,8 @@ class Exposure:
             raise ConfigRefused(f"--min-fps takes 0 to 120 (got {self.min_fps:g})")
         if not 0 <= self.max_waiting <= 1000:
             raise ConfigRefused(f"--max-waiting takes 0 to 1000 (got {self.max_waiting})")
+        if not 0 <= self.drain_s <= 86_400:
+            raise ConfigRefused(f"--drain-s takes 0 to 86400 (got {self.drain_s:g})")
         for proxy in self.proxies:
             try:
                 ipaddress.ip_network(proxy)

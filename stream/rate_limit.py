@@ -115,10 +115,10 @@ def find_address(request: web.Request, proxies: Sequence[Network]) -> str:
     hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
     address = request.remote or UNKNOWN
     for hop in reversed(hops[-MAX_HOPS:]):
-        parsed = _parse(address)
+        parsed = parse_address(address)
         if parsed is None or not any(parsed in proxy for proxy in proxies):
             break
-        if _parse(hop) is None:
+        if parse_address(hop) is None:
             break  # the proxy itself is to be held to account
         address = hop
     return address.strip()
@@ -126,7 +126,7 @@ def find_address(request: web.Request, proxies: Sequence[Network]) -> str:
 
 def to_key(address: str) -> str:
     """Return what counts as one address: of IPv6 the /64 that a household is given."""
-    parsed = _parse(address)
+    parsed = parse_address(address)
     if parsed is None:
         return UNKNOWN
     if isinstance(parsed, ipaddress.IPv4Address):
@@ -134,7 +134,7 @@ def to_key(address: str) -> str:
     return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
 
 
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Read an address, with or without a port; IPv4 in IPv6 is IPv4."""
     text = text.strip()
     if text.startswith("["):

@@ -182,6 +182,9 @@ async def show_health(_: web.Request) -> web.Response:
 async def show_readiness(request: web.Request) -> web.Response:
     """Tell whether pictures are translated: 200, or 503 with the reason."""
     status = request.app[ENGINE].status
+    if request.app[SESSIONS].is_draining:
+        detail = "the server is stopping"
+        return web.json_response({"status": "draining", "detail": detail}, status=503)
     if status.info is not None and status.is_ready:
         return web.json_response({"status": "ready", "engine": status.info.to_json()})
     state = EngineState.LOADING if status.state is EngineState.LOADING else EngineState.FAILED

@@ -28,6 +28,8 @@ from stream import actions, line, preset_routes, record_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig
+from stream.connections import CONNECTIONS, Connections, note_requests
+from stream.drain import Drain
 from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem
 from stream.heap import keep_frozen
 from stream.limits import add_cors, add_security_headers, check_origin
@@ -61,7 +63,8 @@ logger = logging.getLogger(__name__)
 
 ADAPTATION = web.AppKey("adaptation", Adaptation)
 
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 1.0
+"""A request that is still at work after this is cut off, and again so long later closed."""
 # Who connects and asks for nothing leaves a place; longer than proxies keep a connection.
 IDLE_CONNECTION_S = 150.0
 # A model that takes longer is told to be still loading.
@@ -94,6 +97,7 @@ def create_app(
 
     app = web.Application(
         middlewares=[
+            note_requests,
             add_security_headers,
             add_cors(config.origins),
             answer_errors,
@@ -151,7 +155,7 @@ async def serve(
     load_checker: CheckerFactory | None = None,
     load_segmenter: SegmenterFactory | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then end every session and free the engine.
+    """Serve until SIGINT, or SIGTERM and a drain; then end every session, free the engine.
 
     Args:
         config: where to listen and how much to take.
@@ -185,16 +189,19 @@ async def serve(
             shutdown_timeout=SHUTDOWN_S,
             keepalive_timeout=IDLE_CONNECTION_S,
         )
-        stop = asyncio.Event()
+        app[CONNECTIONS] = Connections(config.exposure.proxy_networks)
+        drain = Drain(app[SESSIONS], config.exposure.drain_s)
         try:
             await runner.setup()
+            assert runner.server is not None, "setup() makes it"
+            app[CONNECTIONS].watch(runner.server)
             await web.SockSite(runner, sock).start()
-            with call_on_signals(stop.set):
+            with call_on_signals(drain.signalled):
                 async with asyncio.TaskGroup() as tasks:
                     if on_listening is not None:
                         tell = _announce(app[ENGINE], to_url(sock), on_listening)
                         telling = tasks.create_task(tell, name="announce")
-                    await stop.wait()
+                    await drain.wait()
                     if on_listening is not None:
                         telling.cancel()
             logger.info("stopping")
@@ -220,16 +227,18 @@ async def _announce(
 
 
 @contextmanager
-def call_on_signals(callback: Callable[[], None]) -> Iterator[None]:
-    """Have ``callback`` called on the loop at SIGINT and SIGTERM within a block."""
+def call_on_signals(callback: Callable[[int], None]) -> Iterator[None]:
+    """Have ``callback`` called on the loop with each SIGINT and SIGTERM within a block."""
     loop = asyncio.get_running_loop()
     with ExitStack() as undo:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                loop.add_signal_handler(number, callback)
+                loop.add_signal_handler(number, callback, number)
                 undo.callback(loop.remove_signal_handler, number)
             except NotImplementedError:  # on Windows
-                before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+                before = signal.signal(
+                    number, lambda number, _: loop.call_soon_threadsafe(callback, number)
+                )
                 undo.callback(signal.signal, number, before)
         yield
 

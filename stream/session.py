@@ -16,6 +16,7 @@ from stream.addresses import find_default_address
 from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
 from stream.errors import OfferRefused, PeerLeft, StreamError
+from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.public_address import publish
 from stream.rtp import last_heard_s, shape_answer
@@ -118,7 +119,8 @@ class Session(ABC):
 
     def notice(self, level: str, detail: str) -> None:
         """Tell the peer one sentence, where there is a way to; the log in any case."""
-        logger.info("session %s: %s (%s)", self.name, detail, level)
+        with about(self.name):
+            logger.info("session %s: %s (%s)", self.name, detail, level)
 
     def dismiss(self, detail: str) -> None:
         """Tell the peer why it has to go, and end a moment later. Only the first time counts."""

@@ -13,6 +13,7 @@ from stream.capacity import Capacity
 from stream.config import ServerConfig
 from stream.controls import Controls
 from stream.errors import RequestRefused, ServerFull, SessionUnknown
+from stream.logs import about
 from stream.quotas import Quotas
 from stream.region import Segmenters
 from stream.safety import SafetyThread
@@ -50,7 +51,6 @@ class Sessions:
         self._viewers: dict[str, ViewerSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._quotas = Quotas(metrics)
-        self._is_closed = False
         self.on_change: list[Callable[[], None]] = []
         """Called whenever a session has come or gone."""
         self.capacity = Capacity(engine.steps, config.exposure.min_fps)
@@ -146,7 +146,8 @@ class Sessions:
             OfferRefused: the offer cannot be answered.
             QuotaReached: the token allows no more.
         """
-        if self._is_closed or len(self._viewers) >= self._config.max_viewers:
+        self.waiting.refuse_when_closed()
+        if len(self._viewers) >= self._config.max_viewers:
             raise ServerFull(f"{self._config.max_viewers} viewers watch already")
         if token is not None:
             self._quotas.account(token).check(is_camera=False)
@@ -194,9 +195,24 @@ class Sessions:
         if task is not None:
             await asyncio.wait([task])
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether nobody is taken any more."""
+        return self.waiting.is_closed
+
+    def drain(self, notice: str, limit_s: float) -> None:
+        """Take nobody any more, and tell who is there.
+
+        Args:
+            notice: one sentence for whoever is there.
+            limit_s: how long they may still go on.
+        """
+        self.waiting.close("the server is stopping", max(1, round(limit_s)))
+        for session in [*self._cameras.values(), *self._viewers.values()]:
+            session.notice("warning", notice)
+
     async def close(self) -> None:
         """End all sessions; each has its own deadline. Calling it again does nothing."""
-        self._is_closed = True
         self.waiting.close("the server is stopping")
         for session in [*self._viewers.values(), *self._cameras.values()]:
             session.end("the server is stopping")
@@ -204,6 +220,11 @@ class Sessions:
             await asyncio.wait(self._tasks.values())
 
     async def _open(self, session: Session, offer: str) -> str:
+        # What is logged from here on, in every task of the peer's, is about this session.
+        with about(session.name):
+            return await self._open_logged(session, offer)
+
+    async def _open_logged(self, session: Session, offer: str) -> str:
         self._count()
         try:
             answer = await session.negotiate(offer)

@@ -68,6 +68,7 @@ class WaitingList:
         self._told = asyncio.Event()
         self._wake = asyncio.Event()
         self._closed_because = ""
+        self._closed_for_s = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -85,11 +86,17 @@ class WaitingList:
             except TimeoutError:
                 continue
 
-    def close(self, reason: str) -> None:
-        """Send everybody away. Calling it again does nothing."""
-        self._closed_because = self._closed_because or reason
+    def close(self, reason: str, retry_after_s: int = SHORTEST_RETRY_S) -> None:
+        """Send everybody away, and refuse who comes. Of several reasons the first counts."""
+        if not self._closed_because:
+            self._closed_because, self._closed_for_s = reason, retry_after_s
         self._places.clear()
         self._tell()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody is taken any more."""
+        return bool(self._closed_because)
 
     def room_changed(self) -> None:
         """Look soon: a session has ended."""
@@ -104,7 +111,7 @@ class WaitingList:
         Raises:
             ServerFull: there is no room, or others come first.
         """
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         place = self._find(ident) if ident is not None else None
         if place is not None and place.offered_s is not None:
             self._strike(place)
@@ -121,7 +128,7 @@ class WaitingList:
         Raises:
             ServerFull: the list is full.
         """
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         if len(self._places) >= self.max_waiting:
             raise ServerFull(
                 f"{len(self._places)} wait already, and the waiting list holds no more",
@@ -152,7 +159,7 @@ class WaitingList:
             SessionUnknown: there is no such place, or no more.
             ServerFull: the server is stopping.
         """
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         place = self._get(ident)
         place.listening += 1
         try:
@@ -164,7 +171,7 @@ class WaitingList:
         finally:
             place.listening -= 1
             place.seen_s = self._now_s()
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         return self.to_json(self._get(ident))
 
     def to_json(self, place: Place) -> dict[str, object]:
@@ -236,9 +243,10 @@ class WaitingList:
         self._told.set()
         self._told = asyncio.Event()
 
-    def _refuse_when_closed(self) -> None:
+    def refuse_when_closed(self) -> None:
+        """Raise ServerFull when nobody is taken any more."""
         if self._closed_because:
-            raise ServerFull(self._closed_because)
+            raise ServerFull(self._closed_because, self._closed_for_s)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
