@@ -13,10 +13,11 @@ from aiohttp import web
 from stream.camera_session import CameraSession
 from stream.errors import EngineNotReady, RequestRefused
 from stream.preset_routes import PLAYERS, PRESETS
+from stream.record_routes import to_file
 from stream.resources import show_options
 from stream.routes import ENGINE, SESSIONS
 
-Action = Callable[[web.Request, CameraSession], Awaitable[dict[str, Any]]]
+Action = Callable[[web.Request, CameraSession], Awaitable[dict[str, Any] | web.Response]]
 """Does something to a session; returns what is answered. It checks its own query."""
 
 
@@ -38,7 +39,8 @@ async def act(request: web.Request) -> web.Response:
     if action is None:
         known = ", ".join(ACTIONS)
         raise RequestRefused(404, f"no action is named {name[:40]!a}; there are {known}")
-    return web.json_response(await action(request, session))
+    answer = await action(request, session)
+    return answer if isinstance(answer, web.Response) else web.json_response(answer)
 
 
 async def show_next_style(request: web.Request, session: CameraSession) -> dict[str, Any]:
@@ -97,12 +99,19 @@ async def stop_playlist(request: web.Request, session: CameraSession) -> dict[st
     return describe(session)
 
 
+async def make_clip(request: web.Request, session: CameraSession) -> web.Response:
+    """Answer with the last 30 s, as an MP4."""
+    refuse_queries(request)
+    return to_file(await session.recorder.clip(), session, "video/mp4", ".mp4")
+
+
 ACTIONS: dict[str, Action] = {
     "next-style": show_next_style,
     "previous-style": show_previous_style,
     "bypass": switch_bypass,
     "freeze": switch_freeze,
     "camera": show_camera,
+    "clip": make_clip,
     "preset": show_preset,
     "start-playlist": start_playlist,
     "stop-playlist": stop_playlist,

@@ -39,6 +39,10 @@ OFFERS = Rate("offers", burst=30, per_second=1.0)
 PREVIEWS = Rate("previews", burst=120, per_second=6.0)
 """A page asks for one of each style, and again when it is told to."""
 LOADS = Rate("changes of the model", burst=6, per_second=0.1)
+CLIPS = Rate("clips", burst=6, per_second=0.2)
+"""30 s are put together, 32 MiB at most."""
+SNAPSHOTS = Rate("snapshots", burst=30, per_second=5.0)
+"""A large picture takes 20 ms of a processor."""
 CHANGES = Rate("changes", burst=120, per_second=20.0)
 """Settings, candidates, ends, and whatever else is no mere question: a slider that is
 dragged asks some ten times a second."""
@@ -93,9 +97,9 @@ def limit_rates(buckets: TokenBuckets, proxies: Sequence[Network]) -> Middleware
 
 
 def find_rate(method: str, path: str) -> Rate | None:
-    """Return how often a request may be made; None: it only asks, and costs nothing."""
+    """Return how often a request may be made; None: as often as you like, it costs nothing."""
     if method in ("GET", "HEAD", "OPTIONS"):
-        return None
+        return SNAPSHOTS if path.endswith("/snapshot") else None
     if method == "POST":
         if path in ("/sessions", "/whip") or path.startswith("/whep/"):
             return OFFERS
@@ -103,6 +107,8 @@ def find_rate(method: str, path: str) -> Rate | None:
             return PREVIEWS
         if path.startswith("/api/models/"):
             return LOADS
+        if path.endswith("/actions/clip"):
+            return CLIPS
     return CHANGES
 
 

@@ -1,4 +1,4 @@
-"""The routes that keep something of a session: recording, clip, snapshot."""
+"""The routes that keep something of a session: recording and snapshot."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ def add_routes(app: web.Application) -> None:
             web.post("/sessions/{id}/recording", start_recording),
             web.delete("/sessions/{id}/recording", stop_recording),
             web.options("/sessions/{id}/recording", show_options),
-            web.post("/sessions/{id}/clip", make_clip),
-            web.options("/sessions/{id}/clip", show_options),
             web.get("/sessions/{id}/snapshot", take_snapshot),
         ]
     )
@@ -62,13 +60,6 @@ async def stop_recording(request: web.Request) -> web.Response:
     return web.json_response(await _session(request).recorder.stop())
 
 
-async def make_clip(request: web.Request) -> web.Response:
-    """Answer with the last 30 s of a session, as a file."""
-    session = _session(request)
-    clip = await session.recorder.clip()
-    return _file(clip, "video/mp4", f"{_stem(session)}.mp4")
-
-
 async def take_snapshot(request: web.Request) -> web.Response:
     """Answer with the picture that a session showed last."""
     session = _session(request)
@@ -77,7 +68,7 @@ async def take_snapshot(request: web.Request) -> web.Response:
         raise RequestRefused(409, "the session has shown no picture yet")
     comment = session.describe()["comment"]
     jpeg = await asyncio.to_thread(encode_jpeg, picture, comment)
-    return _file(jpeg, "image/jpeg", f"{_stem(session)}.jpg")
+    return to_file(jpeg, session, "image/jpeg", ".jpg")
 
 
 def _session(request: web.Request) -> CameraSession:
@@ -93,13 +84,11 @@ def _read_wish(value: Any) -> bool:
     return camera
 
 
-def _stem(session: CameraSession) -> str:
+def to_file(body: bytes, session: CameraSession, content_type: str, ending: str) -> web.Response:
+    """Answer with a file that is named after what the session shows."""
     tags = session.describe()
     prompt = re.sub(r"[^\w-]+", "_", tags["title"], flags=re.ASCII)[:40] or "picture"
-    return f"{prompt}-{tags['creation_time'][:19].replace(':', '-')}"
-
-
-def _file(body: bytes, content_type: str, name: str) -> web.Response:
+    name = f"{prompt}-{tags['creation_time'][:19].replace(':', '-')}{ending}"
     return web.Response(
         body=body,
         content_type=content_type,

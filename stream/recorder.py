@@ -105,7 +105,7 @@ class Recorder:
         self._scene.broadcast.listen(self._put)
         self._scene.sound.follow(self._put_sound)
         if self._ring is not None:
-            self._open_tape().add(self._ring)
+            self._open_tape()
 
     def to_json(self) -> dict[str, Any]:
         """Return what is allowed, and the figures of what is recorded now."""
@@ -264,13 +264,15 @@ class Recorder:
             self._scene.notice("warning", why)
 
     def _open_tape(self) -> Tape:
-        if self._tape is None:
+        # One that has failed is replaced by the next that want it.
+        if self._tape is None or self._tape.is_ended:
             self._tape = Tape(self._scene.name)
+            if self._ring is not None:
+                self._tape.add(self._ring)
         return self._tape
 
     def _open_camera_tape(self) -> Tape:
-        if self._camera_tape is None:
-            self._camera_tape = Tape(f"{self._scene.name} camera")
+        self._camera_tape = Tape(f"{self._scene.name} camera")
         return self._camera_tape
 
     def _end_tape(self, tape: Tape) -> None:

@@ -105,7 +105,7 @@ class Recording:
         except (OSError, av.FFmpegError) as error:
             self._fail(error)
         else:
-            self._on_end(why)
+            self._on_end(why and f"the recording has ended after {self.length_s:.0f} s: {why}")
 
     def _write(self, mp4: Mp4, packet: TapedPacket) -> None:
         mp4.write(packet, self.from_s)

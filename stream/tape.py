@@ -97,6 +97,11 @@ class Tape:
         self._thread = threading.Thread(target=self._run, name=f"tape {name}", daemon=True)
         self._thread.start()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more is encoded: it was told to end, or has failed."""
+        return self._is_ended
+
     def put_picture(self, picture: TapedPicture) -> None:
         """Leave a picture to be encoded; with no room it replaces the oldest."""
         with self._changed:
@@ -170,10 +175,10 @@ class Tape:
         except Exception:
             logger.exception("a tape failed")
             why = "the server made a mistake; its log says more"
+        self.end()
         for reader in self._readers:
             reader.end(why)
         with self._changed:
-            self._is_ended = True
             for _, answer in self._jobs:
                 if answer.set_running_or_notify_cancel():
                     answer.set_exception(TapeEnded("this session is not kept any more"))

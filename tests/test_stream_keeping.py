@@ -121,7 +121,7 @@ async def test_nothing_is_written_unless_it_is_recorded(tmp_path: Path) -> None:
             await peer.connect("?prompt=ink-wash")
             await peer.until_frames(30)
             session = server.base + peer.location
-            for method, path in (("POST", "clip"), ("GET", "snapshot")):
+            for method, path in (("POST", "actions/clip"), ("GET", "snapshot")):
                 async with http.request(method, f"{session}/{path}") as response:
                     assert response.status == 200, await response.text()
                     assert len(await response.read()) > 1000

@@ -308,7 +308,7 @@ async def test_what_is_not_allowed_is_refused_with_the_way_to_allow_it() -> None
         assert "--record-dir" in NO_FOLDER
         for body in ([], {"camera": 1}, {"film": True}):
             assert (await ask(server, peer, "POST", body=body))[0] == 422
-        status, problem = await ask(server, peer, "POST", "clip")
+        status, problem = await ask(server, peer, "POST", "actions/clip")
         assert status == 403
         assert "--clips" in problem["detail"]
 
@@ -361,3 +361,32 @@ async def test_a_recording_of_nothing_leaves_nothing(tmp_path: Path) -> None:
         status, ended = await ask(server, peer, "DELETE")
         assert (status, ended["files"][0]["bytes"]) == (200, 0)
         assert not names(tmp_path)
+
+
+async def test_an_encoder_that_fails_ends_the_recording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The viewer gets one sentence, what was written plays, and the next recording is sound."""
+    async with recording(tmp_path) as server:
+        peer = await server.connect(flat(COLOUR), "?prompt=invert")
+        await peer.until_frames(1)
+        assert (await ask(server, peer, "POST"))[0] == 201
+        await until_recorded(server, peer, 1.5)
+        with monkeypatch.context() as broken:
+            broken.setattr("stream.tape.TapeEncoder.encode", fail)
+            notice = await peer.until_message(lambda m: m["type"] == "notice")
+        assert "the server made a mistake" in notice["detail"]
+        status, begun = await ask(server, peer, "POST")
+        assert status == 201
+        await peer.until_frames(20)
+        ended = (await ask(server, peer, "DELETE"))[1]
+        assert ended["files"][0]["file"] == begun["files"][0]["file"]
+    for name in names(tmp_path):
+        film = read_film(tmp_path / name)
+        film.assert_grows()
+        assert len(film.images) >= 15
+    assert len(names(tmp_path)) == 2
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("the encoder fell over")
