@@ -27,6 +27,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 
+def shorten(text: str, most: int = 120) -> str:
+    """Return at most so many characters of what came from outside, for a sentence."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class StreamError(Exception):
     """The base of everything that :mod:`stream` raises on purpose."""
 

@@ -16,6 +16,10 @@ from aioice.ice import CandidatePair, StunProtocol
 
 # A quarter of a second at 2000 packets a second; the socket's own buffer lies before it.
 MAX_QUEUED_DATAGRAMS = 512
+# A turn of a busy loop takes 10 ms, in which a camera of 4 Mb/s sends four. Of media that are
+# decrypted in one go, this many take some 10 ms themselves.
+MAX_READ_AT_ONCE = 64
+MAX_DATAGRAM_BYTES = 65_536
 # First bytes (RFC 7983, section 7).
 _STUN = range(4)
 _DTLS = range(20, 64)
@@ -56,7 +60,25 @@ class FilteredProtocol(StunProtocol):  # type: ignore[misc]  # aioice is seen as
     """A socket, direct or relayed, that passes on what its connection may see."""
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Take one datagram; STUN proves itself by its password."""
+        """Take a datagram, and what else waits in the socket.
+
+        asyncio reads one in each turn of its loop. When the loop is busy, a flood of strangers'
+        fills the socket's buffer, and those of the peer are lost.
+        """
+        self.take_datagram(data, addr)
+        sock: Any = getattr(self.transport, "_sock", None)  # a relayed one has none
+        for _ in range(0 if sock is None else MAX_READ_AT_ONCE - 1):
+            try:
+                data, addr = sock.recvfrom(MAX_DATAGRAM_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self.error_received(error)
+                return
+            self.take_datagram(data, addr)
+
+    def take_datagram(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Pass on one datagram or drop it; STUN proves itself by its password."""
         address = (addr[0], addr[1])
         if address in self.receiver.validated_addresses:
             self.receiver.heard_s = time.perf_counter()

@@ -15,7 +15,7 @@ from aiortc.exceptions import InternalError, OperationError
 from stream.addresses import find_default_address
 from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
-from stream.errors import OfferRefused, PeerLeft, StreamError
+from stream.errors import OfferRefused, PeerLeft, StreamError, shorten
 from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.public_address import publish
@@ -83,13 +83,15 @@ class Session(ABC):
             self._arrange(peer)
             await peer.setLocalDescription(await peer.createAnswer())
         except (OperationError, InternalError, ValueError, LookupError, AssertionError) as error:
-            raise OfferRefused(422, f"the offer cannot be answered: {error}") from error
+            reason = shorten(str(error))
+            raise OfferRefused(422, f"the offer cannot be answered: {reason}") from error
         except StreamError:
             raise
         except Exception as error:
             # What aiortc does not expect in a description, it stumbles over anywhere.
             logger.exception("session %s: aiortc failed on an offer", self.name)
-            raise OfferRefused(422, f"the offer cannot be answered: {error!r}") from error
+            reason = shorten(repr(error))
+            raise OfferRefused(422, f"the offer cannot be answered: {reason}") from error
         self._ufrags = find_ufrags(offer)
         answer: str = peer.localDescription.sdp
         if self._config.public_ip is not None:

@@ -15,7 +15,7 @@ from aiortc import RTCIceCandidate
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from stream.addresses import Address, is_inside
-from stream.errors import OfferRefused
+from stream.errors import OfferRefused, shorten
 
 MAX_OFFER_BYTES = 32 * 1024
 MAX_LINES = 1000  # Chromium's offer of audio and video has 172
@@ -101,9 +101,8 @@ def check_offer(
     try:
         description = SessionDescription.parse(offer)
     except _PARSE_ERRORS as error:
-        raise OfferRefused(
-            400, f"the offer is not valid SDP: {str(error) or 'malformed'}"
-        ) from error
+        reason = shorten(str(error)) or "malformed"
+        raise OfferRefused(400, f"the offer is not valid SDP: {reason}") from error
     for media in description.media:
         _check_transport(media)
         if media.kind == "application":
@@ -163,7 +162,7 @@ def require_mux(answer: str) -> str:
 
 def _read_lines(body: bytes, content_type: str, expected: str) -> list[str]:
     if content_type.partition(";")[0].strip().lower() != expected:
-        raise OfferRefused(415, f"the content type must be {expected} (got {content_type!r})")
+        raise OfferRefused(415, f"the content type must be {expected} (got {_shown(content_type)})")
     if len(body) > MAX_OFFER_BYTES:
         raise OfferRefused(
             413, f"an offer may have {MAX_OFFER_BYTES} bytes (got {len(body)} or more)"
@@ -232,8 +231,7 @@ def _is_wanted(line: str) -> bool:
         is_address = _is_unicast(ipaddress.ip_address(address))
     except ValueError:
         return False
-    is_port = port.isdecimal() and 0 < int(port) < 65536
-    return is_address and is_port and component == "1" and transport.lower() == "udp"
+    return is_address and _is_port(port) and component == "1" and transport.lower() == "udp"
 
 
 def _is_unicast(address: Address) -> bool:
@@ -260,9 +258,10 @@ def _check_channel(media: MediaDescription) -> None:
         port = str(media.fmt[0]) if media.fmt else ""
     else:
         port = str(media.sctp_port)
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    if not _is_port(port):
         raise OfferRefused(
-            400, f"the offer's data channel needs an sctp-port from 1 to 65535 (got {port})"
+            400,
+            f"the offer's data channel needs an sctp-port from 1 to 65535 (got {shorten(port)})",
         )
     if media.sctpCapabilities is None:
         return
@@ -308,10 +307,8 @@ def _check_codecs(media: MediaDescription) -> None:
     known = {name.lower() for name in CODECS[media.kind]}
     offered = dict.fromkeys(codec.name for codec in media.rtp.codecs)
     if not known.intersection(name.lower() for name in offered):
-        wanted = " or ".join(CODECS[media.kind])
-        raise OfferRefused(
-            422, f"the offer's {media.kind} must have {wanted} (got {', '.join(offered) or 'none'})"
-        )
+        wanted, got = " or ".join(CODECS[media.kind]), shorten(", ".join(offered)) or "none"
+        raise OfferRefused(422, f"the offer's {media.kind} must have {wanted} (got {got})")
 
 
 def _direct(offer: str) -> str:
@@ -325,6 +322,10 @@ def _direct(offer: str) -> str:
     return "\r\nm=".join([head, *sections]) + "\r\n"
 
 
+def _is_port(text: str) -> bool:
+    # Python reads no number of more than 4300 digits.
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
+
+
 def _shown(text: str) -> str:
-    shown = ascii(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    return shorten(ascii(text), 60)

@@ -89,7 +89,21 @@ Spoil = Callable[[list[str]], list[str]]
 _ANY_LINES = sorted({line for offer in OFFERS for line in offer.splitlines()})
 _ATTRIBUTES = sorted({line[2:].partition(":")[0] for line in _ANY_LINES if line[:2] == "a="})
 _NUMBERS = st.sampled_from(
-    ["", "-1", "0", "1", "65536", str(2**31), str(2**63), "9" * 400, "1e9", "0x1", "٣", "nan"]
+    [
+        "",
+        "-1",
+        "0",
+        "1",
+        "65536",
+        str(2**31),
+        str(2**63),
+        "9" * 400,
+        "9" * 5000,
+        "1e9",
+        "0x1",
+        "٣",
+        "nan",
+    ]
 )
 _WORDS = st.one_of(
     _NUMBERS,

@@ -39,7 +39,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 LOOP_LIMIT_S = 0.05
 """For one request's longest uninterrupted piece of work."""
-LONGEST_SENTENCE = 400
+LONGEST_SENTENCE = 300
 LONGEST_REFUSED_PROMPT = 2000  # some name every style, or repeat the words
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"

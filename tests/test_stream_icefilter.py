@@ -8,7 +8,7 @@ from rtp_peers import connect
 
 from stream import rtp
 from stream.corrections import Corrections
-from stream.icefilter import MAX_QUEUED_DATAGRAMS, FilteredConnection
+from stream.icefilter import MAX_QUEUED_DATAGRAMS, MAX_READ_AT_ONCE, FilteredConnection
 
 STRANGER = ("192.0.2.7", 4000)
 MEDIA = b"\x80" + bytes(40)
@@ -17,6 +17,13 @@ HANDSHAKE = b"\x16\xfe\xfd" + bytes(40)
 
 def connection_of(receiver: Any) -> Any:
     return receiver.transport.transport._connection
+
+
+def datagram_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that can send to an address of either kind."""
+    return socket.socket(
+        socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM
+    )
 
 
 async def test_only_the_peer_that_proved_itself_is_heard() -> None:
@@ -31,15 +38,15 @@ async def test_only_the_peer_that_proved_itself_is_heard() -> None:
             assert peer in connection.validated_addresses
             before = connection.refused_datagrams
             for data in (MEDIA, HANDSHAKE, b"\xff" * 9, b"\x00\x01junk", b""):
-                protocol.datagram_received(data, STRANGER)
-            protocol.datagram_received(MEDIA, (peer[0], peer[1] ^ 1))
+                protocol.take_datagram(data, STRANGER)
+            protocol.take_datagram(MEDIA, (peer[0], peer[1] ^ 1))
             assert connection.refused_datagrams == before + 6
             assert connection._queue.empty()
             heard_s = connection.heard_s
             assert heard_s is not None
-            protocol.datagram_received(MEDIA, STRANGER)
+            protocol.take_datagram(MEDIA, STRANGER)
             assert connection.heard_s == heard_s
-            protocol.datagram_received(MEDIA, peer)
+            protocol.take_datagram(MEDIA, peer)
             assert connection.heard_s > heard_s
             assert connection._queue.qsize() == 1
             await pair.receive(4)
@@ -73,6 +80,40 @@ async def test_a_flood_has_a_bound() -> None:
     await connection.close()
 
 
+async def test_what_waits_in_the_socket_is_read_at_once() -> None:
+    """A flood costs one turn of the loop, not one for each datagram; more than 64 wait their turn.
+
+    Otherwise it stands in the socket's buffer, and what the peer sends is lost.
+    """
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            protocol = next(iter(connection._nominated.values())).protocol
+            address = protocol.transport.get_extra_info("sockname")
+            read: list[int] = []
+            take, datagram_received = protocol.take_datagram, protocol.datagram_received
+            is_enough = asyncio.Event()
+
+            def note(data: bytes, addr: tuple[Any, ...]) -> None:
+                read[-1] += 1
+                take(data, addr)
+
+            def note_turn(data: bytes, addr: tuple[Any, ...]) -> None:
+                read.append(0)
+                datagram_received(data, addr)
+                if sum(read) >= 100:
+                    is_enough.set()
+
+            protocol.take_datagram, protocol.datagram_received = note, note_turn
+            with datagram_socket(address) as stranger:
+                for _ in range(100):
+                    stranger.sendto(HANDSHAKE, address[:2])
+            await asyncio.wait_for(is_enough.wait(), 5)
+            assert max(read) == MAX_READ_AT_ONCE
+            await pair.receive(3)
+
+
 @pytest.mark.parametrize("is_on", [True, False])
 async def test_over_the_wire_and_switched_off(is_on: bool) -> None:
     """A real socket's datagram is dropped; without the correction it reaches aiortc."""
@@ -93,7 +134,7 @@ async def test_over_the_wire_and_switched_off(is_on: bool) -> None:
                     heard.set()
 
             protocol.datagram_received = note
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            with datagram_socket(address) as stranger:
                 stranger.sendto(HANDSHAKE, address[:2])
                 await asyncio.wait_for(heard.wait(), 5)
             assert (HANDSHAKE in received) != is_on
