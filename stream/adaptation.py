@@ -79,6 +79,11 @@ class Adaptation:
         last = len(self._target.ladder) - 1
         return f"{target}, step {self._target.step} of {last} ({self._target.effort})"
 
+    @property
+    def step(self) -> int:
+        """How many steps the model was taken back."""
+        return self._target.step if self._target is not None else 0
+
     async def run(self) -> None:
         """Look and act once a second."""
         try:

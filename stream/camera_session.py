@@ -26,7 +26,7 @@ from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.recorder import Recorder
 from stream.region import Segmenters
-from stream.rtp import count_beneath, count_untaken, on_sent, received
+from stream.rtp import count_beneath, count_bytes, count_untaken, on_sent, received
 from stream.safety import Guard, SafetyThread, Verdict
 from stream.scheduler import EngineThread
 from stream.session import Session
@@ -197,7 +197,7 @@ class CameraSession(Session):
         if self._safety is not None and self._guard is not None:
             self._safety.detach(self._guard)
         self.broadcast.close()
-        self._count_drops()
+        self.count()
 
     async def close(self) -> None:
         """Free everything, and finish what is recorded; see :meth:`Session.close`."""
@@ -359,7 +359,7 @@ class CameraSession(Session):
                 return
 
     def _send_stats(self) -> None:
-        self._count_drops()
+        self.count()
         info, shows = self._engine.status.info, self._stall.shows
         concession = self._engine.concession
         self._channel.send_stats(
@@ -379,13 +379,15 @@ class CameraSession(Session):
         verdict = Verdict.FIT if self._guard is None else self._guard.verdict
         return None if verdict is Verdict.FIT else verdict.value
 
-    def _count_drops(self) -> None:
+    def count(self) -> None:
+        """Bring its figures up to date."""
         dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
         dropped_in = self._feed.inbox.dropped + self._feed.spared + count_untaken(self._camera)
         self.stats.set_dropped(dropped_in, dropped_out)
         self.stats.set_beneath(
             {**count_beneath(self._peer_connection), "sound_dropped": self.sound.dropped}
         )
+        self.stats.set_bytes(*count_bytes(self._peer_connection))
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel.open(channel)

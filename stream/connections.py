@@ -101,9 +101,7 @@ CONNECTIONS = web.AppKey("connections", Connections)
 @web.middleware
 async def note_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell the application's :class:`Connections` which of them are at work."""
-    connections = request.app.get(CONNECTIONS)
-    if connections is None:
-        return await handler(request)
+    connections = request.app[CONNECTIONS]
     connections.began(request.protocol)
     try:
         return await handler(request)

@@ -23,6 +23,7 @@ Every message is one sentence for a person: it names the value and what would be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -145,6 +146,11 @@ class FileRefused(StreamError):
 
 class PeerLeft(StreamError):
     """Ends a session from inside; the message is the reason that is logged."""
+
+
+def to_reason(error: StreamError) -> str:
+    """Return the name of what a request was refused for, such as ``server_full``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def to_problem(

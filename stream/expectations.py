@@ -30,7 +30,7 @@ _NAMES = {
         "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"
     ),
     "aiortc.rtcrtpsender:RTCRtpSender._handle_rtcp_packet": (
-        "target_bitrate _send_keyframe _RTCRtpSender__encoder _RTCRtpSender__rtt"
+        "target_bitrate _send_keyframe _retransmit _RTCRtpSender__encoder _RTCRtpSender__rtt"
     ),
     "aioice.ice:Connection.__init__": "_queue _check_list",
     "aioice.ice:Connection.data_received": "_queue put_nowait",
@@ -52,6 +52,7 @@ _PARAMETERS = {
     "aiortc.rtcrtpreceiver:TimestampMapper.map": "self timestamp",
     "aiortc.rtcrtpsender:RTCRtpSender.__init__": "self trackOrKind transport",
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": "self codec",
+    "aiortc.rtcrtpsender:RTCRtpSender._retransmit": "self sequence_number",
     "aiortc.rtcrtpsender:RTCRtpSender._send_keyframe": "self",
     "aiortc.rtp:HeaderExtensionsMap.configure": "self parameters",
     "aiortc.rtp:HeaderExtensionsMap.set": "self values",

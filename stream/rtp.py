@@ -41,6 +41,7 @@ __all__ = [
     "can_share",
     "cleans_offers",
     "count_beneath",
+    "count_bytes",
     "count_untaken",
     "install",
     "installed",
@@ -53,6 +54,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_OTHERS = ("nacks_received", "key_frames_wanted", "refused_datagrams")
 
 # What is in force, and what takes it out again.
 _current = Corrections.none()
@@ -114,16 +117,27 @@ def count_beneath(peer: RTCPeerConnection) -> dict[str, int]:
     """Return what happened to a peer's packets so far, by event.
 
     Returns:
-        The sums of :class:`~stream.receiver.ReceiveCounters`, and ``refused_datagrams``; 0
-        where the correction that counts is not installed.
+        The sums of :class:`~stream.receiver.ReceiveCounters`, of what the peer asked for
+        again, and ``refused_datagrams``; 0 where the correction that counts is not installed.
     """
-    counts: Counter[str] = Counter({**asdict(ReceiveCounters()), "refused_datagrams": 0})
+    counts: Counter[str] = Counter({**asdict(ReceiveCounters()), **dict.fromkeys(_OTHERS, 0)})
     for transceiver in peer.getTransceivers():
         if isinstance(transceiver.receiver, Receiver):
             counts.update(asdict(transceiver.receiver.counters))
+        if isinstance(transceiver.sender, Sender):
+            counts["nacks_received"] += transceiver.sender.nacks_received
+            counts["key_frames_wanted"] += transceiver.sender.key_frames_wanted
     for connection in _connections(peer):
         counts["refused_datagrams"] += getattr(connection, "refused_datagrams", 0)
     return dict(counts)
+
+
+def count_bytes(peer: RTCPeerConnection) -> tuple[int, int]:
+    """Return how many bytes a peer has sent and was sent so far, control included."""
+    transports = {each.receiver.transport for each in peer.getTransceivers()} - {None}
+    received = sum(getattr(each, "_RTCDtlsTransport__rx_bytes", 0) for each in transports)
+    sent = sum(getattr(each, "_RTCDtlsTransport__tx_bytes", 0) for each in transports)
+    return received, sent
 
 
 def last_heard_s(peer: RTCPeerConnection) -> float | None:

@@ -19,6 +19,10 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
         super().__init__(track_or_kind, transport)
         self.on_sent: Callable[[SentFrame], None] | None = None
         """Called on the event loop after a frame's last packet."""
+        self.nacks_received = 0
+        """Packets that the receiver has asked for again."""
+        self.key_frames_wanted = 0
+        """How often it has asked for a key frame."""
         self._encoded: tuple[int, float] | None = None
         self._want_key_frame: Callable[[], None] | None = None
 
@@ -33,10 +37,15 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
         self._want_key_frame = want_key_frame
 
     def _send_keyframe(self) -> None:
+        self.key_frames_wanted += 1
         if self._want_key_frame is not None:
             self._want_key_frame()
         else:
             super()._send_keyframe()
+
+    async def _retransmit(self, sequence_number: int) -> None:
+        self.nacks_received += 1
+        await super()._retransmit(sequence_number)
 
     async def _next_encoded_frame(self, codec: Any) -> Any:
         # aiortc comes back for the next frame when all packets of the last one have left.

@@ -30,7 +30,8 @@ from stream.adaptation import Adaptation
 from stream.config import ServerConfig
 from stream.connections import CONNECTIONS, Connections, note_requests
 from stream.drain import Drain
-from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem
+from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem, to_reason
+from stream.gauges import Gauges
 from stream.heap import keep_frozen
 from stream.limits import add_cors, add_security_headers, check_origin
 from stream.models import ModelEntry, Models
@@ -115,6 +116,7 @@ def create_app(
     engine = EngineThread(engine_factory or build_first, metrics)
     app[CONFIG] = config
     app[METRICS] = metrics
+    app[CONNECTIONS] = Connections(config.exposure.proxy_networks)
     app[MODELS] = Models(config, engine, models, make_engine)
     app[ENGINE] = engine
     safety = None if load_checker is None else SafetyThread(load_checker, metrics)
@@ -127,6 +129,9 @@ def create_app(
     app.cleanup_ctx.append(_run_beside("models", app[MODELS].run))
     app.on_shutdown.append(_close_models)
     app[ADAPTATION] = Adaptation(config, engine, app[SESSIONS], make_engine)
+    metrics.registry.register(
+        Gauges(app[SESSIONS], engine, app[ADAPTATION], app[CONNECTIONS].__len__)
+    )
     report = Report(app[SESSIONS], metrics, app[ADAPTATION].__str__)
     app.cleanup_ctx.append(_run_beside("adaptation", app[ADAPTATION].run))
     app.cleanup_ctx.append(_run_beside("report", lambda: report.run(config.log_every_s)))
@@ -189,7 +194,6 @@ async def serve(
             shutdown_timeout=SHUTDOWN_S,
             keepalive_timeout=IDLE_CONNECTION_S,
         )
-        app[CONNECTIONS] = Connections(config.exposure.proxy_networks)
         drain = Drain(app[SESSIONS], config.exposure.drain_s)
         try:
             await runner.setup()
@@ -276,19 +280,22 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except StreamError as error:
-        status, detail = error.status, error.detail
+        status, detail, reason = error.status, error.detail, to_reason(error)
         headers.update(error.headers)
         extensions = error.extensions
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
     except web.HTTPException as error:
         status, detail = error.status, f"{request.method} {request.path}: {error.reason}"
+        reason = f"http_{status}"
         headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
     except Exception:
         # Not the path itself: it may have the whole id of a session.
         resource = request.match_info.route.resource
         logger.exception("%s %s failed", request.method, resource and resource.canonical)
         status, detail = 500, "the server made a mistake; its log says more"
+        reason = "mistake"
+    request.app[METRICS].refusals.labels(reason).inc()
     return web.json_response(
         to_problem(status, detail, extensions),
         status=status,

@@ -164,6 +164,10 @@ class Session(ABC):
         for candidate in fragment.candidates:
             await self._peer_connection.addIceCandidate(candidate)
 
+    @abstractmethod
+    def count(self) -> None:
+        """Bring its figures up to date."""
+
     # For the subclasses.
 
     @abstractmethod

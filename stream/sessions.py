@@ -69,6 +69,11 @@ class Sessions:
         cameras = [each.stats for each in self._cameras.values()]
         return cameras + [each.stats for each in self._viewers.values()]
 
+    def count(self) -> None:
+        """Bring everybody's figures up to date."""
+        for session in (*self._cameras.values(), *self._viewers.values()):
+            session.count()
+
     def translated_rate_hz(self) -> float:
         """Return how many frames a second all cameras send that do not go past the model."""
         cameras = self._cameras.values()

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 _RATE_WINDOW_S = 2.0
 _RATE_FRAMES = 240  # 2 s at 120 Hz
@@ -48,6 +55,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time, file descriptors
         self.sessions = Gauge("stream_sessions", "Open sessions.", registry=self.registry)
         self.viewers = Gauge("stream_viewers", "Peers that watch.", registry=self.registry)
         self.sessions_total = Counter(
@@ -66,6 +74,18 @@ class Metrics:
             "stream_beneath",
             "Losses asked for again, given up or refused, and sound that nobody took in time.",
             ["event"],
+            registry=self.registry,
+        )
+        self.bytes = Counter(
+            "stream_transport_bytes",
+            "Bytes of media and control, in packets received and sent.",
+            ["direction"],
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "stream_refusals",
+            "Requests that were refused, by the reason.",
+            ["reason"],
             registry=self.registry,
         )
         self.stage_s = Histogram(
@@ -143,6 +163,7 @@ class SessionStats:
         self.dropped_in = 0
         self.dropped_out = 0
         self._beneath: dict[str, int] = {}
+        self._bytes = (0, 0)
         self._metrics = metrics
         self._rate_in = Rate()
         self._rate_out = Rate()
@@ -180,6 +201,12 @@ class SessionStats:
         for event, count in counts.items():
             self._metrics.beneath.labels(event).inc(count - self._beneath.get(event, 0))
         self._beneath = dict(counts)
+
+    def set_bytes(self, received: int, sent: int) -> None:
+        """Take what a transport has carried, which only grows."""
+        self._metrics.bytes.labels("in").inc(max(0, received - self._bytes[0]))
+        self._metrics.bytes.labels("out").inc(max(0, sent - self._bytes[1]))
+        self._bytes = (received, sent)
 
     def stage(self, name: str, duration_ms: float) -> None:
         """Record how long one frame took in a stage."""

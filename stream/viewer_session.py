@@ -13,7 +13,7 @@ from stream.errors import PeerLeft
 from stream.feed import Finished
 from stream.latest import Latest
 from stream.peerconnection import PeerConnection
-from stream.rtp import can_share, count_beneath, on_sent, share
+from stream.rtp import can_share, count_beneath, count_bytes, on_sent, share
 from stream.session import Session
 from stream.sound import PictureDelay, SoundTrack
 from stream.stats import Metrics, SessionStats
@@ -61,15 +61,21 @@ class ViewerSession(Session):
         tasks.create_task(self._watch_source(), name=f"{self.name} source")
 
     def _free(self) -> None:
-        self.stats.set_beneath(count_beneath(self._peer_connection))
+        self.count()
         if self._sound is not None:
             self._sound.stop()
         if self._watcher is not None:
             self._source.encodings.leave(self._watcher)
-            self.stats.set_dropped(0, self._watcher.dropped)
         if self._inbox is not None:
             self._source.broadcast.unsubscribe(self._inbox)
-            self.stats.set_dropped(0, self._inbox.dropped)
+
+    def count(self) -> None:
+        """Bring its figures up to date."""
+        self.stats.set_beneath(count_beneath(self._peer_connection))
+        self.stats.set_bytes(*count_bytes(self._peer_connection))
+        slot = self._watcher or self._inbox
+        if slot is not None:
+            self.stats.set_dropped(0, slot.dropped)
 
     # Tasks of run()
 
