@@ -337,6 +337,7 @@ def to_engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve until interrupted."""
+    from stream.invitation import invite
     from stream.models import list_models
     from stream.server import serve as serve_app
 
@@ -346,6 +347,8 @@ def serve(options: argparse.Namespace) -> None:
     async def on_listening(address: str, status: EngineStatus) -> None:
         if not status.is_ready:
             print(f"sdxs-live: nothing is translated yet: {status.detail}", flush=True)
+        if lines := invite(config, address, is_terminal=sys.stdout.isatty()):
+            print(lines, flush=True)
         print(f"sdxs-live: {address}", flush=True)
         if not options.no_browser and has_display():
             await asyncio.to_thread(webbrowser.open, address)

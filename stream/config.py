@@ -16,6 +16,7 @@ from stream.exposure import Exposure
 from stream.gathering import PortRange
 from stream.ice_servers import IceServer, check_secret
 from stream.keeping import Keeping
+from stream.tls import Tls
 from stream.tokens import OPERATOR, Token, check_distinct
 
 ModelSwitch = Literal["auto", "on", "off"]
@@ -49,6 +50,10 @@ class ServerConfig:
     """What strangers reach this machine by, through a 1:1 NAT."""
     udp_ports: PortRange | None = None
     """Where media come in; None: any port that is free."""
+    tls: Tls = field(default_factory=Tls)
+    """Whose certificate browsers see."""
+    is_insecure: bool = False
+    """Whether the server may listen where it keeps nobody out."""
     is_public: bool = False
     """Whether strangers reach the server: then no datagram goes where a peer's candidate
     points inside of a network. :func:`stream.server.serve` finds out."""
@@ -90,7 +95,7 @@ class ServerConfig:
     @property
     def is_private(self) -> bool:
         """Whether only who has this machine gets at it: on loopback, under no other name."""
-        return _is_loopback(self.host) and not self.names and not self.origins
+        return is_loopback(self.host) and not self.names and not self.origins
 
     @property
     def limits_rates(self) -> bool:
@@ -119,7 +124,7 @@ class ServerConfig:
         Not where ``public_ip`` says it, nor where all peers are on this machine: on loopback,
         and not under the name that a proxy has.
         """
-        is_alone = _is_loopback(self.host) and not self.names
+        is_alone = is_loopback(self.host) and not self.names
         if self.public_ip is not None or is_alone:
             return None
         return next((each for each in self.ice_servers if each.url.startswith("stun:")), None)
@@ -162,7 +167,8 @@ class ServerConfig:
                     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine gets at an address."""
     if host == "localhost":
         return True
     try:

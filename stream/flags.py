@@ -35,6 +35,20 @@ def add_access(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="more tokens, each with a name and a quota, in TOML (docs/deployment.md)",
     )
+    group.add_argument("--cert", type=Path, help="the server's certificate and its chain, PEM")
+    group.add_argument("--key", type=Path, help="its private key, PEM")
+    group.add_argument(
+        "--tls",
+        choices=("off", "self-signed", "proxy"),
+        default="off",
+        help="self-signed: a certificate of our own making, for a home network, kept among this "
+        "user's files; proxy: a proxy in front of the server speaks HTTPS",
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen where others get at it, without a token or TLS",
+    )
 
 
 def add_media(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +88,12 @@ def to_access(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigRefused: a file cannot be read, or what it says cannot be.
     """
+    from stream.tls import Tls
     from stream.tokens import read_tokens
 
     return {
+        "tls": Tls(options.tls, options.cert, options.key),
+        "is_insecure": options.insecure,
         "token": read_secret("token", options.token, TOKEN_VARIABLE),
         "tokens": () if options.tokens is None else read_tokens(options.tokens),
     }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
-import socket
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -17,6 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -27,13 +26,23 @@ from pipeline.safety import CheckerFactory
 from stream import actions, line, preset_routes, record_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
-from stream.config import ServerConfig
+from stream.config import ServerConfig, is_loopback
 from stream.connections import CONNECTIONS, Connections, note_requests
 from stream.drain import Drain
-from stream.errors import AddressRefused, ConfigRefused, StreamError, to_problem, to_reason
+from stream.errors import ConfigRefused, StreamError, to_problem, to_reason
 from stream.gauges import Gauges
 from stream.heap import keep_frozen
 from stream.limits import add_cors, add_security_headers, check_origin
+from stream.listening import (
+    Reach,
+    bind,
+    check_reach,
+    list_listening,
+    list_own_names,
+    make_context,
+    make_site,
+    to_url,
+)
 from stream.models import ModelEntry, Models
 from stream.playlists import Players
 from stream.preset_routes import PLAYERS, PRESETS
@@ -102,7 +111,7 @@ def create_app(
             add_security_headers,
             add_cors(config.origins),
             answer_errors,
-            check_origin((config.host, *config.names), config.origins),
+            check_origin(_list_names(config), config.origins),
             *_limit_rates(config),
             check_token(Tokens(config.all_tokens)),
             check_owner(find_session),
@@ -174,7 +183,8 @@ async def serve(
 
     Raises:
         AddressRefused: the port is in use, or the address is not this machine's.
-        ConfigRefused: the UDP ports cannot be kept to.
+        ConfigRefused: the UDP ports cannot be kept to, the certificate cannot be used, or
+            whoever can reach the server is not kept out.
         PipelineError: the safety checker cannot be loaded.
     """
     # Bound before anything is loaded, so that a port in use is told at once.
@@ -186,6 +196,10 @@ async def serve(
             raise ConfigRefused(
                 '--udp-ports needs the correction "gathering", which is not in force; leave it out'
             )
+        addresses = list_listening(sock)
+        reach = check_reach(config, addresses)
+        context = make_context(config, addresses)
+        config = replace(config, is_public=reach is Reach.PUBLIC)
         app = create_app(config, engine_factory, models, make_engine, load_checker, load_segmenter)
         keep_heap_frozen(app)
         runner = web.AppRunner(
@@ -199,11 +213,12 @@ async def serve(
             await runner.setup()
             assert runner.server is not None, "setup() makes it"
             app[CONNECTIONS].watch(runner.server)
-            await web.SockSite(runner, sock).start()
+            await make_site(runner, sock, context).start()
             with call_on_signals(drain.signalled):
                 async with asyncio.TaskGroup() as tasks:
                     if on_listening is not None:
-                        tell = _announce(app[ENGINE], to_url(sock), on_listening)
+                        url = to_url(sock, "http" if context is None else "https")
+                        tell = _announce(app[ENGINE], url, on_listening)
                         telling = tasks.create_task(tell, name="announce")
                     await drain.wait()
                     if on_listening is not None:
@@ -247,31 +262,6 @@ def call_on_signals(callback: Callable[[int], None]) -> Iterator[None]:
         yield
 
 
-def bind(config: ServerConfig) -> socket.socket:
-    """Return a socket that listens where ``config`` says.
-
-    Raises:
-        AddressRefused: the port is in use, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family, backlog=128)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            detail = f"port {config.port} is in use; choose another with --port"
-        else:
-            detail = f"cannot listen on {config.host} port {config.port}: {error.strerror}"
-        raise AddressRefused(detail) from error
-
-
-def to_url(sock: socket.socket) -> str:
-    """Return the address of the page on this machine."""
-    host, port = sock.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with problem details (RFC 9457)."""
@@ -302,6 +292,13 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         content_type="application/problem+json",
         headers=headers,
     )
+
+
+def _list_names(config: ServerConfig) -> tuple[str, ...]:
+    """Return by which names the server may be asked, besides ``localhost``."""
+    # Pages of strangers can have any name, but not that of a machine in its own network.
+    own = () if is_loopback(config.host) else list_own_names()
+    return (config.host, *config.names, *own)
 
 
 def _limit_rates(config: ServerConfig) -> list[Middleware]:

@@ -33,11 +33,12 @@ from stream.config import ServerConfig
 from stream.corrections import Corrections
 from stream.errors import AddressRefused, ConfigRefused, RequestRefused
 from stream.gathering import PortRange
+from stream.listening import bind
 from stream.models import ModelEntry
 from stream.pictures import decode_picture
 from stream.renderer import EngineFactory
 from stream.routes import ENGINE
-from stream.server import bind, create_app, serve
+from stream.server import create_app, serve
 from stream.status import EngineState, EngineStatus
 
 COLOUR = (200, 120, 40)

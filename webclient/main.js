@@ -1,6 +1,7 @@
 // @ts-check
 /** The page: brings together what the other modules do. */
 
+import { access } from './access.js';
 import { Air } from './air.js';
 import { SourceError, drawTestPicture, listSources } from './camera.js';
 import { DelayMeter } from './delay-meter.js';
@@ -30,6 +31,7 @@ const IN_WORDS = 'In your own words';
 const WORDS_EXAMPLE = 'a harbour at night, oil painting';
 const UNFIT = 'The safety checker finds the picture unfit to be shown: it is blurred.';
 const UNCHECKED = 'The picture is blurred until the safety checker has looked at it.';
+const NEEDS_TOKEN = 'This server asks for a token, or for another one.';
 const STILL = 'No new picture comes from the server. Waiting a few seconds, then connecting again.';
 
 /** @param {string} id */
@@ -126,6 +128,18 @@ async function fillSources() {
   sourceMenu.value = wanted.find((name) => names.includes(name)) ?? '';
 }
 
+function askForToken() {
+  messages.say('token', NEEDS_TOKEN, 'Enter the token', () => {
+    const token = prompt('The token of this server:')?.trim();
+    if (!token) return;
+    access.token = token;
+    live.setAttribute('token', token);
+    messages.unsay('token');
+    shelf.fill();
+    start();
+  });
+}
+
 function chooseNeighbour(offset = 1) {
   const prompt = shelf.neighbour(offset);
   if (!prompt) return;
@@ -137,7 +151,7 @@ function chooseNeighbour(offset = 1) {
 async function actOnSession(name, query = {}) {
   if (!live.session) return messages.toast('Press Start first: a playlist plays to a session.');
   const url = `sessions/${live.session}/actions/${name}?${new URLSearchParams(query)}`;
-  const response = await fetch(url, { method: 'POST' }).catch(() => null);
+  const response = await access.ask(url, { method: 'POST' }).catch(() => null);
   if (!response?.ok) messages.toast(response ? (await toError(response)).message : NO_ANSWER);
 }
 
@@ -218,14 +232,16 @@ live.addEventListener('source', (event) => {
 });
 
 live.addEventListener('state', (event) => {
-  const { state, sentence, retry_in_s } = detailOf(event);
+  const { state, sentence, retry_in_s, status } = detailOf(event);
   body.dataset.state = state;
   delete body.dataset.engine;
   hud.updateState(state);
   $('announcer').textContent = sentence;
   $('start').dataset.does = isRunning() ? 'stop' : 'start';
   messages.unsay('connection', 'stall', 'loading', 'muted', 'blurred');
-  if (state === 'failed') {
+  if (status === 401) {
+    askForToken();
+  } else if (state === 'failed') {
     messages.say('connection', sentence, 'Try again', () => start());
   } else if (state === 'live') {
     if (!settings.values.seen) messages.toast(HINT);
@@ -314,6 +330,8 @@ window.addEventListener('pageshow', ({ persisted }) => {
   if (persisted && live.source) start();
 });
 
+access.addEventListener('refused', askForToken);
+if (access.token) live.setAttribute('token', access.token);
 $('host').textContent = location.host;
 form.update(settings.controls);
 shelf.select(settings.values.prompt);

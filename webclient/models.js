@@ -14,6 +14,7 @@
  *   `is_busy`: there will be news soon
  */
 
+import { access } from './access.js';
 import { toError } from './live-error.js';
 
 const FAILURE_PAUSE_MS = 2000;
@@ -68,7 +69,7 @@ export class ModelList extends EventTarget {
 
   /** @param {string} query @returns {Promise<List | null>} null if there is no answer */
   async #ask(query) {
-    const response = await fetch(`api/models${query}`, { cache: 'no-store' }).catch(() => null);
+    const response = await access.ask(`api/models${query}`, { cache: 'no-store' }).catch(() => null);
     const list = response?.ok ? await response.json().catch(() => null) : null;
     if (list) this.#show(list);
     return list;
@@ -76,7 +77,7 @@ export class ModelList extends EventTarget {
 
   async #load(/** @type {string} */ name) {
     const url = `api/models/${encodeURIComponent(name)}/load`;
-    const response = await fetch(url, { method: 'POST' }).catch(() => null);
+    const response = await access.ask(url, { method: 'POST' }).catch(() => null);
     this.#problem = '';
     if (response?.ok) this.#show(await response.json());
     else this.#complain(response ? (await toError(response)).message : NO_ANSWER);

@@ -13,6 +13,7 @@
  *   refusal: string}} Book
  */
 
+import { access } from './access.js';
 import { toError } from './live-error.js';
 
 const HOTKEYS = 9;
@@ -91,7 +92,8 @@ export class Presets extends EventTarget {
   async #ask(path, method, body) {
     const url = `api/${path || 'presets'}`;
     const text = body && JSON.stringify(body);
-    const response = await fetch(url, { method, body: text, cache: 'no-store' }).catch(() => null);
+    const init = /** @type {RequestInit} */ ({ method, body: text, cache: 'no-store' });
+    const response = await access.ask(url, init).catch(() => null);
     if (response?.ok) this.#book = await response.json();
     if (path) this.#problem = '';
     if (path && !response?.ok) {

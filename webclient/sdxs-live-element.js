@@ -6,7 +6,8 @@
  *     <sdxs-live source="camera" prompt="ink-wash" strength="0.8" autostart></sdxs-live>
  *
  * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
- * `name` (under which others find the session, as in /view/{name}), `autostart`, `mirrored`,
+ * `name` (under which others find the session, as in /view/{name}), `token` (for a server that
+ * asks for one; who can read the page can read it), `autostart`, `mirrored`,
  * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`,
  * `region`. A changed control acts at once.
  * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
@@ -173,7 +174,8 @@ export class SdxsLiveElement extends HTMLElement {
     const server = this.getAttribute('server') ?? document.baseURI;
     const controls = this.#live?.controls ?? this.#controls;
     const name = this.getAttribute('name') ?? undefined;
-    const live = (this.#live = new SdxsLive(this.video, { server, controls, name }));
+    const token = this.getAttribute('token') ?? '';
+    const live = (this.#live = new SdxsLive(this.video, { server, controls, name, token }));
     for (const type of EVENTS) {
       live.addEventListener(type, (event) => {
         this.#emit(type, /** @type {CustomEvent} */ (event).detail);

@@ -14,7 +14,8 @@
  *     live.start(cameraTrack);
  *
  * @typedef {'idle' | 'connecting' | 'waiting' | 'live' | 'reconnecting' | 'failed' | 'closed'} State
- * @typedef {{state: State, sentence: string, retry_in_s: number | null}} StateChange
+ * @typedef {{state: State, sentence: string, retry_in_s: number | null, status?: number}} StateChange
+ *   `status`: of the answer with which the server has refused for good; 401: it asks for a token
  * @typedef {'both' | 'person' | 'background'} Region where the translation is shown
  * @typedef {{prompt: string, strength: number, seed: number, stability: number,
  *   transition_s: number, bypass: boolean, freeze: boolean, region: Region,
@@ -50,6 +51,7 @@ export class SdxsLive extends EventTarget {
   #video;
   #server;
   #name;
+  #token;
   #wanted = /** @type {Partial<Controls>} */ ({});
   #accepted = /** @type {Partial<Controls>} */ ({});
   #state = /** @type {State} */ ('idle');
@@ -63,14 +65,16 @@ export class SdxsLive extends EventTarget {
 
   /**
    * @param {HTMLVideoElement} video where the translated picture plays
-   * @param {{server?: string, controls?: Partial<Controls>, name?: string}} [options]
-   *   `server`: base URL; `name`: under which others find the sessions, as in /view/{name}
+   * @param {{server?: string, controls?: Partial<Controls>, name?: string, token?: string}} [options]
+   *   `server`: base URL; `name`: under which others find the sessions, as in /view/{name};
+   *   `token`: for a server that asks for one; who can read the page can read it
    */
-  constructor(video, { server = document.baseURI, controls = {}, name } = {}) {
+  constructor(video, { server = document.baseURI, controls = {}, name, token = '' } = {}) {
     super();
     this.#video = video;
     this.#server = new URL(server, document.baseURI);
     this.#name = name;
+    this.#token = token;
     this.#wanted = { ...controls };
   }
 
@@ -142,7 +146,7 @@ export class SdxsLive extends EventTarget {
   /** Live through one session, from offer to end; #fail decides what follows. */
   async #run(place = '') {
     this.#release();
-    const session = (this.#session = new Session(this.#server, this.#video, this.#name));
+    const session = (this.#session = new Session(this.#server, this.#video, this.#name, this.#token));
     const pass = (/** @type {Event} */ event) => this.#pass(/** @type {CustomEvent} */ (event));
     for (const type of ['steered', 'controls', 'stats', 'notice']) session.addEventListener(type, pass);
     session.addEventListener('controls', () => this.#catchUp(session), { once: true });
@@ -170,7 +174,7 @@ export class SdxsLive extends EventTarget {
     } else if (waiting) {
       this.#wait(waiting);
     } else if (isFinal) {
-      this.#enter('failed', error.message);
+      this.#enter('failed', error.message, null, status);
     } else {
       const pause_s = retryAfter_s ?? BACKOFF_S[Math.min(this.#failures, BACKOFF_S.length - 1)];
       this.#failures += 1;
@@ -182,7 +186,7 @@ export class SdxsLive extends EventTarget {
 
   /** Stand in line before a full server, and come in by itself. @param {string} url */
   async #wait(url) {
-    const line = (this.#line = new WaitingLine(new URL(url, this.#server)));
+    const line = (this.#line = new WaitingLine(new URL(url, this.#server), this.#token));
     line.addEventListener('standing', (event) => {
       this.#enter('waiting', describe(/** @type {CustomEvent} */ (event).detail));
     });
@@ -238,11 +242,14 @@ export class SdxsLive extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** @param {State} state @param {string} sentence @param {number | null} retry_in_s */
-  #enter(state, sentence, retry_in_s = null) {
+  /**
+   * @param {State} state @param {string} sentence @param {number | null} retry_in_s
+   * @param {number} [status]
+   */
+  #enter(state, sentence, retry_in_s = null, status) {
     this.#state = state;
     this.#sentence = sentence;
-    this.#emit('state', { state, sentence, retry_in_s });
+    this.#emit('state', { state, sentence, retry_in_s, status });
   }
 }
 

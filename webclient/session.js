@@ -6,6 +6,7 @@
  * @typedef {import('./sdxs-live.js').ServerStats} ServerStats
  */
 
+import { withToken } from './bearer.js';
 import { LiveError, toError } from './live-error.js';
 import { Pulse } from './measure.js';
 
@@ -31,6 +32,7 @@ export class Session extends EventTarget {
   #server;
   #video;
   #name;
+  #token;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   #channel = this.#pc.createDataChannel('control');
   #url = /** @type {URL | null} */ (null);
@@ -42,12 +44,16 @@ export class Session extends EventTarget {
   #isGreeted = false;
   #pulse = new Pulse();
 
-  /** @param {URL} server @param {HTMLVideoElement} video plays @param {string} [name] */
-  constructor(server, video, name) {
+  /**
+   * @param {URL} server @param {HTMLVideoElement} video plays @param {string} [name]
+   * @param {string} [token] what the server asks for
+   */
+  constructor(server, video, name, token = '') {
     super();
     this.#server = server;
     this.#video = video;
     this.#name = name;
+    this.#token = token;
     this.#pc.ontrack = ({ track }) => (video.srcObject = new MediaStream([track]));
     this.#pc.onconnectionstatechange = () => {
       if (this.#pc.connectionState === 'failed') this.close(new LiveError(NO_PATH));
@@ -87,7 +93,7 @@ export class Session extends EventTarget {
    * @throws {LiveError} what stands in the way
    */
   async connect(track, controls, place) {
-    await this.#checkReady();
+    await Promise.all([this.#checkReady(), this.#takeIceServers()]);
     await this.#offer(track);
     await this.#exchange(controls, place);
     await this.#awaitFirstFrame();
@@ -116,7 +122,7 @@ export class Session extends EventTarget {
   async #fetch(path, init) {
     const { signal } = this.#life;
     try {
-      return await fetch(new URL(path, this.#server), { signal, ...init });
+      return await fetch(new URL(path, this.#server), withToken(this.#token, { signal, ...init }));
     } catch {
       signal.throwIfAborted();
       throw new LiveError(`The server at ${this.#server.host} does not answer. Is it running?`);
@@ -126,6 +132,13 @@ export class Session extends EventTarget {
   async #checkReady() {
     const response = await this.#fetch('readyz', { cache: 'no-store' });
     if (response.status === 503) throw await toError(response);
+  }
+
+  /** STUN and TURN servers, with credentials for this session. */
+  async #takeIceServers() {
+    const response = await this.#fetch('api/ice-servers', { cache: 'no-store' });
+    if (!response.ok) throw await toError(response);
+    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), ...(await response.json()) });
   }
 
   async #offer(/** @type {MediaStreamTrack} */ track) {
@@ -168,8 +181,9 @@ export class Session extends EventTarget {
 
   async #sayGoodbye(/** @type {URL} */ url) {
     const signal = AbortSignal.timeout(GOODBYE_TIMEOUT_MS);
+    const init = withToken(this.#token, { method: 'DELETE', keepalive: true, signal });
     // A server that is gone needs no goodbye.
-    await fetch(url, { method: 'DELETE', keepalive: true, signal }).catch(() => {});
+    await fetch(url, init).catch(() => {});
   }
 
   async #awaitFirstFrame() {
@@ -211,6 +225,8 @@ export class Session extends EventTarget {
       this.#isGreeted = true;
       this.#emit('controls', message.controls);
       request?.resolve();
+    } else if (message.type === 'farewell') {
+      this.close(new LiveError(message.detail, { isFinal: true }));
     } else if (message.type === 'error' && request) {
       request.reject(new Error(message.detail));
     } else {

@@ -9,6 +9,8 @@
  * @typedef {(ctx: CanvasRenderingContext2D) => void} Draw fills a canvas with a picture
  */
 
+import { access } from './access.js';
+
 const THUMBNAIL_PX = 160;
 const POSTER_PX = 640;
 const ASPECT = 4 / 3;
@@ -165,8 +167,9 @@ async function translate(prompt, body, signal) {
   const headers = { 'Content-Type': 'image/jpeg' };
   const init = /** @type {RequestInit} */ ({ method: 'POST', headers, body, signal });
   for (let refusals = 0; refusals < MOST_REFUSALS && !signal.aborted; refusals++) {
-    const response = await fetch(url, { ...init, priority: 'low' }).catch(() => null);
+    const response = await access.ask(url, { ...init, priority: 'low' }).catch(() => null);
     if (!response) return null;
+    if (response.status === 401) return null; // the page asks for the token
     if (response.ok) return response.blob().catch(() => null); // aborted half-way
     if (response.status === 422) throw new Error((await response.json()).detail);
     await pause(1000 * (Number(response.headers.get('Retry-After')) || BUSY_PAUSE_S), signal);

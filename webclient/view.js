@@ -9,6 +9,8 @@
  * logs it.
  */
 
+import { withToken } from './bearer.js';
+
 const PAUSE_MS = 1000;
 const WATCH_MS = 1000;
 const SILENCE_MS = 4000; // no picture for so long: ask whether there is still a session
@@ -18,7 +20,6 @@ const { body } = document;
 const video = /** @type {HTMLVideoElement} */ (document.getElementById('screen'));
 const session = location.pathname.split('/').at(-1);
 const token = location.hash.slice(1);
-const authorization = token ? { Authorization: `Bearer ${token}` } : /** @type {{}} */ ({});
 const query = new URLSearchParams(location.search);
 const take = (/** @type {string} */ key) => {
   const value = query.get(key);
@@ -39,9 +40,9 @@ function toValue(key, text) {
   return ['bypass', 'freeze'].includes(key) ? text === '1' || text === 'true' : Number(text);
 }
 
-/** @param {string} path @param {RequestInit & {headers?: Record<string, string>}} [init] */
+/** @param {string} path @param {RequestInit} [init] */
 function ask(path, init) {
-  return fetch(path, { ...init, headers: { ...authorization, ...init?.headers } });
+  return fetch(path, withToken(token, init));
 }
 
 /** Set the controls, once for each session. @param {string} id */
@@ -66,6 +67,8 @@ async function show(stream) {
 
 /** @param {RTCPeerConnection} pc @returns {Promise<string>} the URL of this viewer's session */
 async function connect(pc) {
+  const ice = await ask('/api/ice-servers', { cache: 'no-store' });
+  if (ice.ok) pc.setConfiguration({ ...pc.getConfiguration(), ...(await ice.json()) });
   pc.addTransceiver('video', { direction: 'recvonly' });
   if (!video.muted) pc.addTransceiver('audio', { direction: 'recvonly' });
   pc.ontrack = ({ streams: [stream] }) => show(stream);
@@ -115,7 +118,6 @@ async function play() {
   pc.close();
 }
 
-export {}; // a module, which may wait below
 video.onplaying = () => (body.dataset.state = 'live');
 for (;;) {
   await play();

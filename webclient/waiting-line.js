@@ -7,6 +7,7 @@
  *   `place`: from 1; `estimate_s`: when its turn may come
  */
 
+import { withToken } from './bearer.js';
 import { LiveError, toError } from './live-error.js';
 
 const PAUSE_MS = 1000;
@@ -15,13 +16,15 @@ const MOST_FAILURES = 5; // one after the other; the server keeps a place for te
 /** Event: `standing`, its detail a Standing, whenever there is news. */
 export class WaitingLine extends EventTarget {
   #url;
+  #token;
   #place = /** @type {URL | null} */ (null);
   #life = new AbortController();
 
-  /** @param {URL} url where places are given */
-  constructor(url) {
+  /** @param {URL} url where places are given @param {string} token what the server asks for */
+  constructor(url, token) {
     super();
     this.#url = url;
+    this.#token = token;
   }
 
   /**
@@ -33,7 +36,7 @@ export class WaitingLine extends EventTarget {
   async wait() {
     const { signal } = this.#life;
     const init = { method: 'POST', signal: null }; // even when it is late, it says what to give up
-    const response = await fetch(this.#url, init).catch(() => null);
+    const response = await fetch(this.#url, withToken(this.#token, init)).catch(() => null);
     if (response?.status !== 201) throw await toReason(response);
     this.#place = new URL(response.headers.get('Location') ?? '', response.url);
     if (signal.aborted) this.#giveUp();
@@ -53,15 +56,17 @@ export class WaitingLine extends EventTarget {
 
   #giveUp() {
     // Nothing to do about a server that does not answer: it gives the place up by itself.
-    if (this.#place) fetch(this.#place, { method: 'DELETE', keepalive: true }).catch(() => {});
+    const init = withToken(this.#token, { method: 'DELETE', keepalive: true });
+    if (this.#place) fetch(this.#place, init).catch(() => {});
   }
 
   /** @param {Standing} known @returns {Promise<Standing>} */
   async #ask({ version }) {
     const { signal } = this.#life;
     const url = `${this.#place}?after=${version}`;
+    const init = withToken(this.#token, { signal, cache: 'no-store' });
     for (let failures = 0; ; failures++) {
-      const response = await fetch(url, { signal, cache: 'no-store' }).catch(() => null);
+      const response = await fetch(url, init).catch(() => null);
       signal.throwIfAborted();
       if (response?.ok) return response.json();
       if (response || failures >= MOST_FAILURES) throw await toReason(response);
