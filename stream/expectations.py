@@ -54,6 +54,7 @@ _PARAMETERS = {
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": "self codec",
     "aiortc.rtcrtpsender:RTCRtpSender._retransmit": "self sequence_number",
     "aiortc.rtcrtpsender:RTCRtpSender._send_keyframe": "self",
+    "aiortc.rtcpeerconnection:RTCPeerConnection._RTCPeerConnection__log_debug": "self msg args",
     "aiortc.rtp:HeaderExtensionsMap.configure": "self parameters",
     "aiortc.rtp:HeaderExtensionsMap.set": "self values",
     "aioice.ice:Connection.check_incoming": "self message addr protocol",

@@ -1,0 +1,132 @@
+"""What must be in no log: tokens, ICE passwords, TURN credentials, addresses of sessions."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from engines import ColourEngine
+from offers import obs
+from peers import Peer, Player, flat, serving
+
+from stream import rtp
+from stream.config import ServerConfig
+from stream.ice_servers import IceServer
+from stream.sessions import Sessions
+from stream.tokens import Token
+
+ROOT = Path(__file__).parent.parent
+COLOUR = (200, 120, 40)
+TOKEN = "the-operators-own-token"
+ANN = Token("ann", "ann-" + "a" * 20)
+SECRET = "shared-with-the-relay"
+PASSWORD = "static-relay-password"
+SDP = {"Content-Type": "application/sdp"}
+
+
+def bearer(value: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {value}"}
+
+
+async def test_nothing_that_is_logged_lets_anybody_in(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of each kind, refusals and a mistake of ours, all libraries at DEBUG: no secret."""
+    caplog.set_level(logging.DEBUG)
+    config = ServerConfig(
+        token=TOKEN,
+        tokens=(ANN,),
+        turn_secret=SECRET,
+        ice_servers=(IceServer("turn:a.example"), IceServer("turn:b.example", "me", PASSWORD)),
+    )
+    secrets = {TOKEN, ANN.value, SECRET, PASSWORD}
+    with rtp.installed():
+        async with serving(ColourEngine, config) as server:
+            peer = Peer(server.http, server.base, flat(COLOUR))
+            server.peers.append(peer)
+            peer.pc.addTrack(peer.camera)
+            await peer.post("/sessions?name=studio", **bearer(ANN.value))
+            await peer.until_frames(3)
+            player = Player(server.http, server.base)
+            server.peers.append(player)
+            await player.connect("studio", **bearer(TOKEN))
+            await player.until_frames(2)
+            for each in (peer, player):
+                secrets.add(each.location.rpartition("/")[2])
+                for description in (each.pc.localDescription, each.pc.remoteDescription):
+                    secrets.update(re.findall(r"a=ice-pwd:(\S+)", description.sdp))
+            async with server.http.post(
+                f"{server.base}/whip", data=obs(), headers={**SDP, **bearer(TOKEN)}
+            ) as response:
+                assert response.status == 201
+                credentials = re.findall(
+                    r'credential="([^"]+)"', ",".join(response.headers.getall("Link"))
+                )
+                assert len(credentials) == 2
+                secrets.update(credentials)
+                secrets.add(response.headers["Location"].rpartition("/")[2])
+                secrets.update(re.findall(r"a=ice-pwd:(\S+)", await response.text()))
+            spoiled = re.sub(r"a=rtpmap:.*\n", "a=rtpmap:x\r\n", obs())
+            for data, value, status in (
+                (obs(), TOKEN + "x", 401),
+                (spoiled, TOKEN, 400),
+                (obs().replace("a=setup:actpass", "a=setup:holdconn"), TOKEN, 400),
+            ):
+                async with server.http.post(
+                    f"{server.base}/whip", data=data, headers={**SDP, **bearer(value)}
+                ) as response:
+                    assert response.status == status, await response.text()
+
+            def stumble(*_: object) -> None:
+                raise RuntimeError("a mistake")
+
+            monkeypatch.setattr(Sessions, "camera", stumble)
+            async with server.http.get(
+                f"{server.base}{peer.location}/controls", headers=bearer(TOKEN)
+            ) as response:
+                assert response.status == 500
+            monkeypatch.undo()
+            async with server.http.get(f"{server.base}/metrics", headers=bearer(TOKEN)) as response:
+                shown = await response.text()
+    log = caplog.handler.format
+    # The test's server writes an access log, which serve() never does.
+    text = "\n".join(log(each) for each in caplog.records if each.name != "aiohttp.access")
+    names = {record.name.partition(".")[0] for record in caplog.records}
+    assert {"aioice", "aiortc", "stream"} <= names
+    assert "a mistake" in text
+    assert "/sessions/{id}/controls failed" in text
+    assert len(secrets) >= 12
+    assert [secret for secret in secrets if secret in text or secret in shown] == []
+
+
+def test_nothing_in_the_list_of_processes(tmp_path: Path) -> None:
+    """A server whose secrets come from files has none in its command line, nor in its output."""
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "ice").write_text(f"turn:a.example\nturn:b.example,me,{PASSWORD}\n")
+    command = [sys.executable, "run.py", "--port", "0", "--no-browser", "--size", "64"]
+    command += ["--token", f"@{tmp_path}/token", "--turn-secret", f"@{tmp_path}/secret"]
+    command += ["--ice-server", f"@{tmp_path}/ice", "--threads", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = server.stdout.readline()
+            address = said.split()[-1]
+            line = Path(f"/proc/{server.pid}/cmdline").read_text()
+            request = urllib.request.Request(f"{address}/api/ice-servers", headers=bearer(TOKEN))
+            with urllib.request.urlopen(request) as response:
+                assert PASSWORD in response.read().decode()
+            server.send_signal(signal.SIGINT)
+            out, log = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    for secret in (TOKEN, SECRET, PASSWORD):
+        assert secret not in line + said + out + log
