@@ -123,7 +123,7 @@ class Restless:
 
 
 async def test_a_file_has_one_size_and_growing_times_whatever_is_shown(tmp_path: Path) -> None:
-    """Other sizes, the camera itself, and a model that stops and goes on leave a sound file."""
+    """Other sizes, the camera, a frozen picture and a model that stops leave a sound file."""
     engines: list[GatedEngine] = []
 
     def make() -> GatedEngine:
@@ -140,6 +140,10 @@ async def test_a_file_has_one_size_and_growing_times_whatever_is_shown(tmp_path:
         await peer.until_colour(COLOUR)
         await peer.ask({"bypass": False}, ident=2)
         await peer.until_colour(INVERTED)
+        await peer.ask({"freeze": True}, ident=3)
+        await peer.until_frames(5)
+        await peer.ask({"freeze": False}, ident=4)
+        await peer.until_frames(5)
         # Until the last picture is held, then the camera is shown; then it goes on.
         while engines[0].gate.acquire(blocking=False):
             pass

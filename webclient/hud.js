@@ -8,6 +8,7 @@
  * @typedef {import('./measure.js').Link} Link
  */
 
+import { describeKept } from './keeping.js';
 import { FrameCounter, LinkMeter, Rate, estimateStages } from './measure.js';
 
 const TOAST_MS = 4000;
@@ -111,6 +112,7 @@ export class Hud {
       'Camera sent': `${link.sent}, ${kbps(link.up_bps)}`,
       'Picture received': `${link.received} ${link.codec}, ${kbps(link.down_bps)}`,
       'Server in → out': `${toFigure(server?.fps_in)} → ${toFigure(server?.fps_out)} fps`,
+      Stored: describeKept(server?.recording),
       'Dropped in, out': `${server?.dropped_in ?? '–'}, ${server?.dropped_out ?? '–'} frames`,
     };
     const pairs = Object.entries(facts).flatMap(([term, text]) => {

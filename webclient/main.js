@@ -7,6 +7,7 @@ import { SourceError, drawTestPicture, listSources } from './camera.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud, Messages } from './hud.js';
 import { toError } from './live-error.js';
+import { Keeping } from './keeping.js';
 import { bindKeys, bindPanic, listKeys } from './keys.js';
 import { ModelList } from './models.js';
 import { Presets } from './presets.js';
@@ -51,6 +52,7 @@ const messages = new Messages(document);
 const hud = new Hud(document, live.video);
 const stage = new Stage(document, live, settings);
 const air = new Air($('freeze'), live, stage, (sentence) => messages.toast(sentence));
+const keeping = new Keeping(document, live, (sentence) => messages.toast(sentence));
 const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const models = new ModelList(document, () => $('models').matches(':popover-open'));
@@ -72,6 +74,8 @@ const KEYS = [
   [['[', 'ArrowLeft'], 'Previous style', () => chooseNeighbour(-1)],
   [['f'], 'Full screen', () => stage.toggleFullscreen()],
   [['s'], 'Save a picture', saveSnapshot],
+  [['c'], 'Save the last half minute', () => keeping.saveClip()],
+  [['r'], 'Record on the server, and end it', () => keeping.toggleRecording()],
   [['m'], 'Mirror', () => stage.toggleMirror()],
   [['w'], 'Camera under a wipe, beside, or hidden', () => stage.cycleView()],
   [['i'], 'Details', toggleDetails],
@@ -89,6 +93,8 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   freeze: () => air.toggleFreeze(),
   mirror: () => stage.toggleMirror(),
   snapshot: saveSnapshot,
+  clip: () => keeping.saveClip(),
+  record: () => keeping.toggleRecording(),
   'copy-link': () => copyLink(),
   fullscreen: () => stage.toggleFullscreen(),
   'help-open': () => help.showModal(),
@@ -236,6 +242,7 @@ live.addEventListener('state', (event) => {
   body.dataset.state = state;
   delete body.dataset.engine;
   hud.updateState(state);
+  keeping.follow(state);
   $('announcer').textContent = sentence;
   $('start').dataset.does = isRunning() ? 'stop' : 'start';
   messages.unsay('connection', 'stall', 'loading', 'muted', 'blurred');
@@ -260,6 +267,7 @@ live.addEventListener('stats', (event) => {
   hud.updateStats(detailOf(event));
   hud.updateState(live.state, server, quiet_ms > STALL_MS);
   if (server) body.dataset.engine = server.state;
+  keeping.update(server?.recording ?? null);
   if (server) presets.updateRunning(server.playlist);
   const { model = engineModel } = server?.engine ?? {};
   if (model !== engineModel) models.follow();

@@ -27,11 +27,15 @@
  *   effort: {size: string, share: string, detail: string} | null,
  *   fps_in: number | null, fps_out: number | null,
  *   dropped_in: number | null, dropped_out: number | null,
- *   age_ms: number | null, stages_ms: Record<string, number | null> | null}} ServerStats
+ *   age_ms: number | null, stages_ms: Record<string, number | null> | null,
+ *   recording: Kept}} ServerStats
  *   `effort`: what the model does less so that the delay stays below the server's target
  *   `blurred`: why, where the server has a safety checker
  *   `stall`: shown for want of a translation: the last picture, marked, or the camera's own
  * @typedef {{name: string, preset: string, step: number, steps: number}} Running
+ * @typedef {{may_record: boolean, may_clip: boolean,
+ *   files: {file: string, seconds: number, bytes: number, dropped: number}[]}} Kept
+ *   what may be kept of the session, and the files that it is being recorded to
  * @typedef {{server: ServerStats | null, report: RTCStatsReport, quiet_ms: number}} Stats
  *   `report` is the W3C's; `quiet_ms`: since a new frame was last decoded
  */

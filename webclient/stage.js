@@ -1,6 +1,8 @@
 // @ts-check
 /** The stage: the camera's picture and the translated one, the wipe between, the mirror. */
 
+import { download } from './download.js';
+
 const STEP = 2; // percent of the picture's width
 const LARGE_STEP = 10;
 const STEPS = /** @type {Record<string, (at: number) => number>} */ ({
@@ -14,7 +16,6 @@ const STEPS = /** @type {Record<string, (at: number) => number>} */ ({
   End: () => 100,
 });
 const VIEWS = ['wipe', 'beside', 'hidden'];
-const DOWNLOAD_MS = 10_000; // Safari reads the address of a download late
 
 /** What the person sees of both pictures; follows the settings. */
 export class Stage {
@@ -95,11 +96,7 @@ export class Stage {
     const picture = await this.#live.snapshot();
     const style = this.#settings.values.prompt.replace(/[^\w-]+/g, '_') || 'picture';
     const moment = new Date().toISOString().replace(/[:.]/g, '-').slice(0, 19);
-    const link = document.createElement('a');
-    link.download = `${style}-${moment}.png`;
-    link.href = URL.createObjectURL(picture);
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), DOWNLOAD_MS);
+    download(picture, `${style}-${moment}.png`);
   }
 
   /** @param {string} id @param {boolean} isOn */
