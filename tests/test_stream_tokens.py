@@ -14,7 +14,6 @@ from peers import DEADLINE_S, Peer, Serving, flat, serving
 from test_stream_signaling import make_offer
 
 from pipeline.engines import Size
-from stream import quotas
 from stream.config import ServerConfig
 from stream.errors import ConfigRefused, QuotaReached
 from stream.quotas import Quotas
@@ -223,23 +222,39 @@ async def test_sessions_at_once_have_a_limit() -> None:
     account.check(is_camera=True)
 
 
-async def test_end_of_the_minutes_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cameras are told some time before, and dismissed when nothing is left; viewers are not."""
-    monkeypatch.setattr(quotas, "WARNING_S", 0.3)
-    brief = Token("brief", "b" * 16, minutes=0.5 / 60)
-    account = Quotas(Metrics()).account(brief)
+async def test_end_of_the_minutes_is_announced() -> None:
+    """Cameras are told a minute before, and dismissed when nothing is left; viewers are not."""
+    now_s = 0.0
+    loop = asyncio.get_running_loop()
+    account = Quotas(Metrics(), lambda: now_s).account(Token("brief", "b" * 16, minutes=3))
+
+    def due_s() -> float:
+        assert account._timer is not None
+        return account._timer.when() - loop.time()
+
     first, second, viewer = HeldSession(), HeldSession(), HeldSession()
-    start_s = asyncio.get_running_loop().time()
     account.enter(viewer, is_camera=False)
+    assert account._timer is None
     account.enter(first, is_camera=True)
+    assert due_s() == pytest.approx(120, abs=5)
+    now_s = 40
     account.enter(second, is_camera=True)
-    async with asyncio.timeout(DEADLINE_S):
-        said = await asyncio.gather(first.dismissed, second.dismissed)
-    assert asyncio.get_running_loop().time() - start_s >= 0.24
-    assert said == ['the 0.00833333 minutes of the token "brief" are used up'] * 2
-    assert len(first.notices) == len(second.notices) == 1
-    assert 'seconds are left to the cameras of the token "brief"' in first.notices[0]
+    assert due_s() == pytest.approx(40, abs=5)
+    now_s = 80
+    account._due()
+    said = '60 seconds are left to the cameras of the token "brief"'
+    assert first.notices == second.notices == [said]
+    assert due_s() == pytest.approx(30, abs=5)
+    account.leave(second)
+    assert due_s() == pytest.approx(60, abs=5)
+    now_s = 140
+    account._due()
+    assert first.dismissed.result() == 'the 3 minutes of the token "brief" are used up'
+    assert first.notices == [said]
+    assert not second.dismissed.done()
     assert not viewer.dismissed.done()
+    account.leave(first)
+    assert account._timer is None
 
 
 # A server with two tokens and the operator's.
