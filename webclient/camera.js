@@ -207,7 +207,7 @@ function insecureOrigin() {
   return (
     `Browsers lend a camera only to https:// pages and to localhost, not to ${origin}. ` +
     `Open http://${local} on that computer, or bring it to yours with ` +
-    `"ssh -L ${port}:${local} ${hostname}", or serve the page over HTTPS.`
+    `"ssh -L ${port}:${local} ${hostname}", or start the server with --tls self-signed.`
   );
 }
 
