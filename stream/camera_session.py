@@ -14,6 +14,7 @@ from av import VideoFrame
 
 from stream import frames, sign
 from stream.broadcast import Broadcast
+from stream.camera_limits import CameraLimits
 from stream.channel import ControlChannel
 from stream.config import ServerConfig
 from stream.controls import Changes, Controls
@@ -35,6 +36,7 @@ from stream.stall import Shows, StallWatch
 from stream.stats import Metrics, SessionStats
 from stream.status import EngineState
 from stream.tags import to_tags
+from stream.ticks import ticks
 from stream.tracks import TranslatedTrack
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ class CameraSession(Session):
         self._engine = engine
         self._feed = Feed(self, controls)
         self._controls = LiveControls(self._feed, engine, segmenters or Segmenters(None))
+        self._limits = CameraLimits(config.max_frame_pixels, self.notice)
         self._channel = ControlChannel(self._controls, self.end)
         self._safety = safety
         self._guard = Guard(safety, self.notice) if safety is not None else None
@@ -255,10 +258,10 @@ class CameraSession(Session):
             self.stats.arrived()
             if stamp is not None and stamp.decoded_s is not None:
                 self.stats.stage("decode", (stamp.decoded_s - stamp.complete_s) * 1000)
-            oddity = frames.find_oddity(frame, self._config.max_frame_pixels)
-            if oddity is not None:
-                raise PeerLeft(oddity)
-            if self._is_beyond_quota(frame):
+            offence = self._limits.find_offence(frame, arrived.arrived_s)
+            if offence is not None:
+                raise PeerLeft(offence)
+            if self._is_beyond_quota(frame) or not self._limits.takes(arrived.arrived_s):
                 continue
             self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
             if self._freeze.holds(self.controls):
@@ -345,18 +348,8 @@ class CameraSession(Session):
         return sign.repeat_with_sign(shown, like, now_s)
 
     async def _push_stats(self) -> None:
-        loop = asyncio.get_running_loop()
-        at_s = loop.time()
-        while True:
-            # After a time in which the loop was held up there is one message, not all of them.
-            at_s = max(at_s + self._config.stats_interval_s, loop.time())
-            try:
-                async with asyncio.timeout_at(at_s):
-                    await self._left.wait()
-            except TimeoutError:
-                self._send_stats()
-            else:
-                return
+        async for _ in ticks(self._config.stats_interval_s, self._left):
+            self._send_stats()
 
     def _send_stats(self) -> None:
         self.count()
@@ -383,6 +376,7 @@ class CameraSession(Session):
         """Bring its figures up to date."""
         dropped_out = self._late + (self._outbox.dropped if self._outbox is not None else 0)
         dropped_in = self._feed.inbox.dropped + self._feed.spared + count_untaken(self._camera)
+        dropped_in += self._limits.thinned
         self.stats.set_dropped(dropped_in, dropped_out)
         self.stats.set_beneath(
             {**count_beneath(self._peer_connection), "sound_dropped": self.sound.dropped}

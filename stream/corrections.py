@@ -27,6 +27,8 @@ class Corrections:
     """Datagrams only from validated addresses, and not too many (``icefilter``)."""
     gathering: bool = True
     """Sockets in a range of UDP ports; no long wait for a STUN server (``gathering``)."""
+    decoder_limit: bool = True
+    """What is too large is not decoded (``decoders``)."""
     encoders: bool = True
     """Our encoders and bit rates (``codecs``)."""
     h264_profiles: bool = True

@@ -24,7 +24,7 @@ _NAMES = {
     ),
     "aiortc.rtcrtpreceiver:RTCRtpReceiver.receive": "_queue _RTCRtpReceiver__decoder_queue",
     "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "_queue",
-    "aiortc.rtcrtpreceiver:decoder_worker": "get decode put",
+    "aiortc.rtcrtpreceiver:decoder_worker": "get get_decoder decode put",
     "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": "_next_encoded_frame payloads timestamp",
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": (
         "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"

@@ -19,6 +19,7 @@ import aioice.ice
 import aiortc.codecs
 import aiortc.rtcicetransport
 import aiortc.rtcpeerconnection
+import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import aiortc.rtp
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender
@@ -28,6 +29,7 @@ from stream import codecs, playout
 from stream.bitrate import DEFAULT_CAP_BPS
 from stream.codecs import VideoEncoder
 from stream.corrections import Corrections
+from stream.decoders import make_decoder
 from stream.encoders import probe_h264
 from stream.expectations import find_surprises
 from stream.gathering import PortRange, UdpPorts, gather
@@ -268,6 +270,8 @@ def _put_in_place(
         _replace(aioice.ice.Connection, "get_component_candidates", gathering)
     if corrections.h264_profiles:
         _append(aiortc.codecs.CODECS["video"], codecs.more_h264_codecs())
+    if corrections.decoder_limit:
+        _replace(aiortc.rtcrtpreceiver, "get_decoder", make_decoder)
     if corrections.encoders:
         choice = probe_h264()
         logger.info("H264 is encoded by %s: %s", choice.name, choice.reason)

@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import av
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 from aiortc.mediastreams import AudioStreamTrack
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from browsers import PAGE_DEADLINE_MS, chromium
 from engines import ColourEngine
+from key_frames import key_frame
 from offers import obs
 from peers import serving
 from rtp_peers import Network, NumberedTrack, connect
@@ -27,6 +30,8 @@ from test_stream_signaling import SDP, make_offer
 
 from stream import rtp
 from stream.corrections import Corrections
+from stream.decoders import OversizedFrame
+from stream.jitterbuffer import EncodedFrame
 from stream.playout import URI
 
 Probe = Callable[[], Awaitable[bool]]
@@ -49,6 +54,16 @@ async def jitter_buffer() -> bool:
         await pair.receive(4)
         made_s = pair.source.made_s
         return any(a.at_s < made_s.get(a.number + 1, 0.0) for a in pair.arrivals)
+
+
+@probe
+async def decoder_limit() -> bool:
+    """A frame that is too large is not decoded, but told of."""
+    codec = RTCRtpCodecParameters("video/H264", 90000, payloadType=96)
+    data = key_frame("h264-4112x2320")
+    (frame,) = aiortc.rtcrtpreceiver.get_decoder(codec).decode(EncodedFrame(data, 0, True))
+    assert (frame.width, frame.height) == (4112, 2320)
+    return isinstance(frame, OversizedFrame)
 
 
 @probe
