@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 HELP = argparse.ArgumentDefaultsHelpFormatter
 PUBLISHED = "the hub's"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TINY_PROMPT = "ink-wash"
 COMMANDS = ("serve", "translate", "bench", "train")
 
 
@@ -400,12 +401,16 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
     """The flags of ``translate``."""
     parser.add_argument("src", type=Path, help="a picture or a video file")
     parser.add_argument("dst", type=Path, help="its ending says the format")
-    parser.add_argument("--prompt", default="ink-wash", help="a style, or a blend of them")
-    parser.add_argument("--strength", type=float, default=1.0, help="0 to 1")
+    parser.add_argument(
+        "--prompt",
+        default="",
+        help=f"a style, words or a blend; empty for the model's own ({TINY_PROMPT} for the first)",
+    )
+    parser.add_argument("--strength", type=float, help="0 to 1; what suits the model if left out")
     parser.add_argument("--stability", type=float, default=0.5, help="0 to 1, for a video")
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--overwrite", action="store_true", help="replace dst if it exists")
-    add_engine(parser, "the size of src, up to 512")
+    add_engine(parser, "the size of src, up to 512, or the only one that a model knows")
     parser.set_defaults(run=translate)
 
 
@@ -417,14 +422,19 @@ def translate(options: argparse.Namespace) -> None:
     job = FileJob(
         src=options.src,
         dst=options.dst,
-        prompt=options.prompt,
+        prompt=options.prompt or (TINY_PROMPT if engine.is_embedded else ""),
         strength=options.strength,
         stability=options.stability,
         seed=options.seed,
         size=engine.size,
         overwrite=options.overwrite,
     )
-    translate_file(job, lambda size: build_engine(replace(engine, size=size)))
+
+    def make(size: Size) -> Engine:
+        # Other models were trained at one size: a picture of another shape is fitted into it.
+        return build_engine(replace(engine, size=size if engine.is_embedded else engine.size))
+
+    translate_file(job, make)
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:

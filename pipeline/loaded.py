@@ -29,6 +29,7 @@ class LoadedModel:
     encode_prompt: Callable[[str], Conditioning]
     default_size: Size
     size_step_px: int
+    default_strength: float
     styles: tuple[Style, ...] = ()
     stages: Mapping[str, nn.Module] = field(default_factory=dict)
     """Parts of the step by name, in the order of a frame, for a measurement."""
@@ -59,6 +60,7 @@ def to_loaded(model: TinyModel) -> LoadedModel:
         encode_prompt=table.encode,
         default_size=TINY_PRESET.default_size,
         size_step_px=TINY_PRESET.size_step_px,
+        default_strength=TINY_PRESET.default_strength,
         styles=table.styles,
         stages={"encode": model.encoder, "unet": model.unet, "decode": model.decoder},
     )

@@ -67,6 +67,7 @@ def load_published(files: ModelFiles, lines: Lines, on_progress: Progress) -> Lo
         encode_prompt=PromptEncoder(text, preset.default_prompt).encode,
         default_size=preset.default_size,
         size_step_px=preset.size_step_px,
+        default_strength=preset.default_strength,
         stages={**stages, "unet": unet, "decode": networks.autoencoder.decoder},
         text_encoders=(text,),
     )

@@ -99,7 +99,7 @@ class CameraSession(Session):
     @property
     def controls(self) -> Controls:
         """The settings in force."""
-        return self._feed.controls
+        return self._controls.current
 
     @property
     def is_translating(self) -> bool:
@@ -238,6 +238,11 @@ class CameraSession(Session):
     def prompt_replaced(self, asked: str, used: str) -> None:
         """Show the prompt that is rendered, unless the viewer has set another meanwhile."""
         if self._controls.replace_prompt(asked, used):
+            self._channel.send_controls(self.controls)
+
+    def engine_changed(self) -> None:
+        """Show the strength that suits the model, unless the viewer has set another."""
+        if self._feed.controls.strength is None:
             self._channel.send_controls(self.controls)
 
     # Tasks of run()

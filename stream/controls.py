@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.engines import Settings
+from pipeline.engines import Engine, Settings
 from stream.errors import ControlRefused
 from stream.region import BOTH, REGIONS
 
@@ -27,8 +27,8 @@ class Controls:
 
     prompt: str = ""
     """A style's name or words; empty is the model's first style."""
-    strength: float = 1.0
-    """In [0, 1]: from the camera's picture to the full style."""
+    strength: float | None = None
+    """In [0, 1]: from the camera's picture to the full style; None: what suits the model."""
     seed: int = 0
     """In [0, 2**31): which noise."""
     stability: float = 0.5
@@ -50,10 +50,14 @@ class Controls:
         """Return these settings with ``changes``, from one of the parse functions."""
         return replace(self, **changes)
 
-    @property
-    def settings(self) -> Settings:
-        """What of this the engine takes with every frame."""
-        return Settings(self.strength, self.seed, self.stability)
+    def with_strength(self, default_strength: float) -> Controls:
+        """Return these settings with a model's own strength where none was set."""
+        return self if self.strength is not None else replace(self, strength=default_strength)
+
+    def settings_for(self, engine: Engine) -> Settings:
+        """What of this an engine takes with every frame."""
+        strength = engine.default_strength if self.strength is None else self.strength
+        return Settings(strength, self.seed, self.stability)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings by name."""
@@ -110,6 +114,8 @@ def _from_query(name: str, text: str) -> object:
 
 def _check(name: str, value: object) -> object:
     checker = _CHECKERS.get(name)
+    if name in _UNGUIDED:
+        raise ControlRefused(f"{name} is not taken: a model of one step has no guidance to use it")
     if checker is None:
         known = ", ".join(_CHECKERS)
         raise ControlRefused(f"no setting is named {_shown(name)}; there are {known}")
@@ -176,6 +182,10 @@ _CHECKERS: dict[str, Callable[[str, object], object]] = {
     "region": _choice(REGIONS),
     "marks": _flag,
 }
+
+
+_UNGUIDED = frozenset({"negative_prompt", "guidance_scale"})
+"""What people know from models of many steps; to ignore it would be to mislead."""
 
 
 def _refuse_constant(name: str) -> None:

@@ -55,6 +55,9 @@ class FeedOwner(Protocol):
     def prompt_replaced(self, asked: str, used: str) -> None:
         """Learn that the model renders ``used`` where ``asked`` was set."""
 
+    def engine_changed(self) -> None:
+        """Learn that another engine draws its pictures from now on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -139,4 +142,4 @@ class Feed:
         look = self.look(engine)
         assert look is not None, "set_look comes first"
         conditioning = look.at(time.perf_counter())
-        return Job(image, conditioning, controls.settings, self._state), placement
+        return Job(image, conditioning, controls.settings_for(engine), self._state), placement

@@ -34,8 +34,8 @@ class FileJob:
     src: Path
     dst: Path
     prompt: str
-    strength: float = 1.0
-    """In [0, 1]."""
+    strength: float | None = None
+    """In [0, 1]; None: what suits the model."""
     stability: float = 0.5
     """In [0, 1]; a single picture does not read it."""
     seed: int = 0
@@ -46,7 +46,7 @@ class FileJob:
     def __post_init__(self) -> None:
         for name in ("strength", "stability"):
             value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
+            if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigRefused(f"--{name} takes 0 to 1 (got {value:g})")
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigRefused(f"--seed takes 0 to {MAX_SEED} (got {self.seed})")
@@ -149,7 +149,8 @@ class Translator:
     def __init__(self, engine: Engine, job: FileJob) -> None:
         self._engine = engine
         self._conditioning = engine.encode_prompt(job.prompt)
-        self._settings = Settings(job.strength, job.seed, job.stability)
+        strength = engine.default_strength if job.strength is None else job.strength
+        self._settings = Settings(strength, job.seed, job.stability)
         self._state = TemporalState()
         self._placement: Placement | None = None
 

@@ -40,8 +40,10 @@ class LiveControls:
 
     @property
     def current(self) -> Controls:
-        """The settings in force."""
-        return self._feed.controls
+        """The settings in force, the model's own where none were set."""
+        info = self._engine.status.info
+        controls = self._feed.controls
+        return controls if info is None else controls.with_strength(info.default_strength)
 
     def enter(self, changes: Changes) -> Change:
         """Note a change when it arrives."""
@@ -61,7 +63,7 @@ class LiveControls:
         }
         self._numbers.update(dict.fromkeys(fresh, change.number))
         self._feed.controls = self._feed.controls.changed(fresh)
-        return self._feed.controls
+        return self.current
 
     async def settle(self, change: Change) -> Controls:
         """Ask whoever has a say, then put the change in force; return all settings.

@@ -341,5 +341,7 @@ class Renderer:
             self._post(feed.owner.notice, "warning", f"{error}; you see {used}")
             goal = engine.encode_prompt(used)
         feed.set_look(engine, (asked, used), goal, controls.transition_s)
+        if look is None:
+            self._post(feed.owner.engine_changed)
         if used != asked:
             self._post(feed.owner.prompt_replaced, asked, used)

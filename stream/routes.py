@@ -165,7 +165,7 @@ async def preview(request: web.Request) -> web.Response:
     body = await read_body(request, MAX_PICTURE_BYTES)
     picture = await asyncio.to_thread(decode_picture, body)
     translated = await request.app[ENGINE].translate_picture(
-        picture, controls.prompt, controls.settings, lambda: request.transport is not None
+        picture, controls, lambda: request.transport is not None
     )
     safety = request.app.get(SAFETY)
     if safety is not None and await safety.is_unfit(translated):

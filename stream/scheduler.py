@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from av import VideoFrame
 
-from pipeline.engines import Engine, Job, Settings
+from pipeline.engines import Engine, Job
 from pipeline.errors import EngineError, PromptError
 from stream import frames
 from stream.capacity import StepTimes
+from stream.controls import Controls
 from stream.delay_target import Concession
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed
@@ -161,16 +162,14 @@ class EngineThread:
     async def translate_picture(
         self,
         picture: VideoFrame,
-        prompt: str,
-        settings: Settings,
+        controls: Controls,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> VideoFrame:
         """Translate one picture when no live frame waits.
 
         Args:
             picture: of any size and pixel format.
-            prompt: empty for the model's first style.
-            settings: what else the engine takes.
+            controls: what to make of it.
             is_wanted: asked in the engine's thread when it is the picture's turn.
 
         Returns:
@@ -185,10 +184,10 @@ class EngineThread:
         def translate(engine: Engine) -> VideoFrame:
             if not is_wanted():
                 raise EngineNotReady("whoever asked for the picture has gone")
-            words = prompt or EngineInfo.of(engine).default_prompt
+            words = controls.prompt or EngineInfo.of(engine).default_prompt
             conditioning = engine.encode_prompt(words)
             image, placement = frames.to_image(picture, engine.size, engine.pixel_format)
-            (result,) = engine.translate([Job(image, conditioning, settings)])
+            (result,) = engine.translate([Job(image, conditioning, controls.settings_for(engine))])
             return frames.to_content(result, placement, engine.pixel_format)
 
         return await self.when_idle(translate)

@@ -27,6 +27,7 @@ class EngineInfo:
     size: Size
     styles: tuple[Style, ...]
     max_batch: int = 1
+    default_strength: float = 1.0
 
     @classmethod
     def of(cls, engine: Engine) -> EngineInfo:
@@ -38,6 +39,7 @@ class EngineInfo:
             engine.size,
             tuple(engine.styles),
             engine.max_batch,
+            engine.default_strength,
         )
 
     @property

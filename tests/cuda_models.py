@@ -123,6 +123,7 @@ def to_cuda_model(step: nn.Module) -> LoadedModel:
         pooled=8 if isinstance(step, JoinedStep) else 0,
         default_size=Size(64, 64),
         size_step_px=16,
+        default_strength=1.0,
         styles=TINY_CONFIG.styles,
         stages=find_stages(step),
         encode_prompt=lambda prompt: make_conditioning(len(prompt), step),

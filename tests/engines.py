@@ -36,6 +36,7 @@ class ColourEngine:
     device = "test"
     model = "colours"
     pixel_format: PixelFormat = "rgb24"
+    default_strength = 1.0
     styles = (
         Style("invert", ("negative",)),
         Style("swap"),

@@ -33,6 +33,7 @@ from stream.errors import ControlRefused
         ('{"strength": true}', "strength must be a number"),
         ('{"strength": null}', "strength must be a number"),
         ('{"strength": 1.01}', "1.01"),
+        ('{"negative_prompt": "blurry"}', "negative_prompt is not taken: a model of one step"),
         ('{"strength": -0.1}', "from 0 to 1"),
         ('{"stability": 2}', "stability"),
         ('{"transition_s": 10.5}', "from 0 to 10"),

@@ -127,6 +127,33 @@ async def test_model_changes_beneath_a_live_stream() -> None:
         assert told["state"] == "live"
 
 
+class FaintEngine(ColourEngine):
+    """A model that suits another strength than the first one."""
+
+    model = "others"
+    default_strength = 0.5
+
+
+async def test_strength_follows_the_model_unless_somebody_has_set_it() -> None:
+    """Who set none gets each model's own, in the picture and in the page; who did keeps it."""
+
+    def make(model: str, size: Size | None, on_progress: Progress, /) -> Engine:
+        return FaintEngine(size) if model == "others" else ColourEngine(size)
+
+    async with serving(None, models=ENTRIES, make_engine=make) as server:
+        peer = await server.connect(flat(ORANGE), "?prompt=invert")
+        other = await server.connect(flat(ORANGE), "?prompt=invert&strength=0.9")
+        await peer.until_message(lambda m: m.get("controls", {}).get("strength") == 1.0)
+        await other.until_message(lambda m: m.get("controls", {}).get("strength") == 0.9)
+        await peer.until_colour(tuple(expected("invert", ORANGE)))
+        await post(server, "others")
+        await peer.until_message(lambda m: m.get("controls", {}).get("strength") == 0.5)
+        await peer.until_colour(tuple(expected("invert", ORANGE, 0.5)))
+        await until_row(server, "others", state="running")
+        assert (await other.ask({}))["controls"]["strength"] == 0.9
+        await other.until_colour(tuple(expected("invert", ORANGE, 0.9)))
+
+
 async def test_model_that_cannot_be_loaded_leaves_the_other_at_work() -> None:
     """A failed load is told with its reason; the picture goes on, and another try may do."""
     shop = Shop()

@@ -15,7 +15,7 @@ import pytest
 from av import VideoFrame
 from engines import TRANSFORMS, ColourEngine, FailingEngine, GatedEngine, transform
 
-from pipeline.engines import Image, Job, Settings, Size
+from pipeline.engines import Image, Job, Size
 from pipeline.errors import CheckpointError, EngineError
 from stream import frames
 from stream.controls import Controls
@@ -38,6 +38,7 @@ class Owner:
         self.finished: asyncio.Queue[Finished] = asyncio.Queue(100)
         self.notices: list[str] = []
         self.replaced: list[tuple[str, str]] = []
+        self.engines = 0
         self.number = 0
         engine.attach(self.feed)
 
@@ -49,6 +50,9 @@ class Owner:
 
     def prompt_replaced(self, asked: str, used: str) -> None:
         self.replaced.append((asked, used))
+
+    def engine_changed(self) -> None:
+        self.engines += 1
 
     def submit(self, size: tuple[int, int] = (64, 48)) -> bool:
         image = np.full((size[1], size[0], 3), COLOUR, np.uint8)
@@ -179,7 +183,7 @@ async def test_model_that_cannot_be_loaded_is_told() -> None:
         assert engine.status.detail == "the weights are cut off"
         assert not Owner(engine, Controls()).submit()
         with pytest.raises(EngineNotReady, match="cut off"):
-            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), "", Settings())
+            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), Controls())
 
 
 async def test_model_that_cannot_be_loaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,19 +252,19 @@ async def test_picture_is_translated_beside_the_stream() -> None:
     """One picture is translated at the size at which it lies in the engine's image."""
     async with running(lambda: ColourEngine(Size(64, 64))) as engine:
         picture = VideoFrame.from_numpy_buffer(np.full((90, 160, 3), COLOUR, np.uint8), "rgb24")
-        result = await engine.translate_picture(picture, "swap", Settings(strength=0.5))
+        result = await engine.translate_picture(picture, Controls("swap", 0.5))
         assert (result.width, result.height) == (64, 36)
         image = result.to_ndarray()
         assert np.abs(image.astype(int) - (120, 120, 120)).max() <= 6
         with pytest.raises(ControlRefused, match="cubism"):
-            await engine.translate_picture(picture, "cubism", Settings())
+            await engine.translate_picture(picture, Controls("cubism"))
 
 
 async def test_picture_that_breaks_the_engine_is_answered() -> None:
     """An engine that fails on a picture is an error for who asked."""
     async with running(lambda: FailingEngine(lambda _: True, EngineError("no card"))) as engine:
         with pytest.raises(EngineNotReady, match="no card"):
-            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), "", Settings())
+            await engine.translate_picture(VideoFrame(64, 48, "rgb24"), Controls())
 
 
 async def test_close_answers_who_waits() -> None:

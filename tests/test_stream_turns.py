@@ -27,6 +27,9 @@ class NoOwner:
     def prompt_replaced(self, asked: str, used: str) -> None:
         raise AssertionError("nothing is rendered here")
 
+    def engine_changed(self) -> None:
+        raise AssertionError("nothing is rendered here")
+
 
 def arrived(number: int) -> ArrivedFrame:
     return ArrivedFrame(VideoFrame(16, 16, "yuv420p"), number, time.perf_counter())

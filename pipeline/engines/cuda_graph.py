@@ -85,6 +85,7 @@ class CudaGraphEngine:
         self.size = check_size(size, model.size_step_px)
         self.model = model.name
         self.styles = model.styles
+        self.default_strength = model.default_strength
         self.encode_prompt = model.encode_prompt
         self.reason = ""
         """Why some or all graphs are off; empty while all are on."""

@@ -32,6 +32,7 @@ class EagerEngine:
         self._step = model.to(torch.device("cpu"), torch.float32).step
         self.encode_prompt = model.encode_prompt
         self.styles = model.styles
+        self.default_strength = model.default_strength
         self._is_closed = False
 
     def translate(self, jobs: Sequence[Job]) -> list[Image]:

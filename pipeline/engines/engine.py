@@ -127,6 +127,8 @@ class Engine(Protocol):
     max_batch: int
     styles: tuple[Style, ...]
     """The looks known by name; empty for a model that takes free text."""
+    default_strength: float
+    """What shows a picture that is both the camera's and the prompt's."""
 
     def encode_prompt(self, prompt: str) -> Conditioning:
         """Turn words into conditioning; cached by text.

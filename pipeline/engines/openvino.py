@@ -30,6 +30,7 @@ class CompiledStep:
     size: Size
     latent_channels: int
     encode_prompt: Callable[[str], Conditioning]
+    default_strength: float
     styles: tuple[Style, ...] = ()
 
 
@@ -44,6 +45,7 @@ class OpenVinoEngine:
         self.size = step.size
         self.model = step.model
         self.styles = step.styles
+        self.default_strength = step.default_strength
         self.encode_prompt = step.encode_prompt
         height, width = step.size.height, step.size.width
         self._noise_shape = (step.latent_channels, height // 8, width // 8)

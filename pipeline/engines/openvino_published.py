@@ -53,7 +53,14 @@ def compile_published(
             f"OpenVINO does not take {model.name} ({last_line(error)}); --engine eager runs it"
         ) from error
     logger.info("converted %s in %.0f s", model.name, time.perf_counter() - started_s)
-    return CompiledStep(model.name, compiled, size, model.latent_channels, model.encode_prompt)
+    return CompiledStep(
+        model.name,
+        compiled,
+        size,
+        model.latent_channels,
+        model.encode_prompt,
+        model.default_strength,
+    )
 
 
 def example_inputs(model: LoadedModel, size: Size) -> StepInputs:

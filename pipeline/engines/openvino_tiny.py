@@ -44,6 +44,7 @@ def compile_tiny(
         size,
         config.autoencoder.latent_channels,
         table.encode,
+        TINY_PRESET.default_strength,
         table.styles,
     )
 
