@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,12 +113,14 @@ def load_part(folder: Path, suffix: str) -> tuple[Any, nn.Module]:
 
 
 class PromptEncoder:
-    """Prompts to conditioning, remembered by text; runs between frames, never in one."""
+    """Prompts to conditioning, remembered by text; in any thread, beside the frames."""
 
     def __init__(self, text: ClipText, default_prompt: str) -> None:
         self._text = text
         self._default = default_prompt
         self._known: OrderedDict[str, Conditioning] = OrderedDict()
+        # Not held while a text is encoded: the frames' thread asks for those that are known.
+        self._lock = threading.Lock()
 
     def encode(self, prompt: str) -> Conditioning:
         """Return the conditioning of a text, or of a blend ``"a fox:0.6 + a harbour:0.4"``.
@@ -127,12 +130,18 @@ class PromptEncoder:
         Raises:
             PromptError: a part is too long for the model, or a weight cannot be.
         """
-        if prompt not in self._known:
-            self._known[prompt] = self._blend(prompt)
+        with self._lock:
+            if prompt in self._known:
+                self._known.move_to_end(prompt)
+                return self._known[prompt]
+        encoded = self._blend(prompt)
+        with self._lock:
+            # Another thread may have encoded it meanwhile: whoever was first is right.
+            known = self._known.setdefault(prompt, encoded)
+            self._known.move_to_end(prompt)
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
-        self._known.move_to_end(prompt)
-        return self._known[prompt]
+        return known
 
     def _blend(self, prompt: str) -> Conditioning:
         parts = parse_text_blend(prompt.strip() or self._default)

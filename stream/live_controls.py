@@ -23,9 +23,9 @@ class Change:
 class LiveControls:
     """Applies changes as if each were done when it arrived; used on the event loop.
 
-    Only a prompt has to wait for the model, and a model may hang; and the first region for what
-    finds the person. Whatever arrives meanwhile is applied at once, and the change that waited
-    does not undo it when its turn comes.
+    Only a prompt has to wait for the model's text encoder, which may hang; and the first region
+    for what finds the person. Whatever arrives meanwhile is applied at once, and the change that
+    waited does not undo it when its turn comes.
     """
 
     def __init__(self, feed: Feed, engine: EngineThread, segmenters: Segmenters) -> None:

@@ -165,7 +165,8 @@ class Renderer:
 
     def _report_ready(self, engine: Engine) -> None:
         info = EngineInfo.of(engine)
-        self._report(EngineStatus(EngineState.READY, "the model is ready", info))
+        ready = EngineStatus(EngineState.READY, "the model is ready", info, engine.encode_prompt)
+        self._report(ready)
 
     def _live(self, engine: Engine) -> Engine | None:
         """Work until the engine has to leave or fails; return the next one, if any."""

@@ -20,6 +20,7 @@ from stream.controls import Controls
 from stream.delay_target import Concession
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed
+from stream.prompts import PromptThread
 from stream.renderer import EngineFactory, Renderer
 from stream.stats import Metrics
 from stream.status import EngineInfo, EngineState, EngineStatus
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Who opens a session or turns a knob waits no longer for a model that hangs.
+# Who opens a session or turns a knob waits no longer for a text encoder that hangs.
 PROMPT_PATIENCE_S = 5.0
 
 
@@ -48,6 +49,7 @@ class EngineThread:
         """What batches take."""
         self._status = EngineStatus(EngineState.LOADING, "the model is loading")
         self._turns = Turns()
+        self._prompts = PromptThread()
         self._threads: list[threading.Thread] = []
         self._newest: Renderer | None = None
         self._news = asyncio.Event()
@@ -68,6 +70,7 @@ class EngineThread:
     def start(self) -> None:
         """Begin to load the engine."""
         self._loop = asyncio.get_running_loop()
+        self._prompts.start()
         # A failure to load is told by `status`, which everybody reads.
         self._launch(self._factory)
 
@@ -136,24 +139,24 @@ class EngineThread:
         self._turns.withdraw(feed)
 
     async def check_prompt(self, prompt: str) -> None:
-        """Let the engine encode a prompt, so that its first frame finds it cached.
+        """Have a prompt encoded beside the frames, so that its first frame finds it cached.
 
         Does nothing for an empty prompt, and while there is no ready engine: the prompt is
-        then checked when there is one. So it is if the engine does not answer for 5 s.
+        then checked when there is one. So it is if it is not encoded within 5 s.
 
         Raises:
             ControlRefused: the model does not know the words.
             EngineNotReady: the engine failed meanwhile.
             ServerFull: too many such questions wait.
         """
-        if not prompt or not self._status.is_ready:
+        encode = self._status.encode_prompt
+        if not prompt or encode is None:
             return
         try:
             async with asyncio.timeout(PROMPT_PATIENCE_S):
-                asked = self._turns.ask(lambda engine: engine.encode_prompt(prompt))
-                await asyncio.wrap_future(asked)
+                await self._prompts.encode(encode, prompt)
         except TimeoutError:
-            logger.warning("the model has not answered for %g s", PROMPT_PATIENCE_S)
+            logger.warning("a prompt was not encoded within %g s", PROMPT_PATIENCE_S)
         except PromptError as error:
             raise ControlRefused(str(error)) from error
         except EngineError as error:
@@ -190,6 +193,7 @@ class EngineThread:
             (result,) = engine.translate([Job(image, conditioning, controls.settings_for(engine))])
             return frames.to_content(result, placement, engine.pixel_format)
 
+        await self.check_prompt(controls.prompt)
         return await self.when_idle(translate)
 
     async def when_idle(self, call: Callable[[Engine], T]) -> T:
@@ -218,6 +222,7 @@ class EngineThread:
             await asyncio.to_thread(thread.join, max(0.0, until_s - time.perf_counter()))
             if thread.is_alive():
                 logger.error("the engine did not stop within %g s", deadline_s)
+        await self._prompts.close(max(0.0, until_s - time.perf_counter()))
         self._status = EngineStatus(EngineState.CLOSED, "the server is stopping")
         self._news.set()
 

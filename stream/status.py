@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from pipeline.engines import Engine, Size, Style
@@ -64,6 +65,8 @@ class EngineStatus:
     state: EngineState
     detail: str
     info: EngineInfo | None = None
+    encode_prompt: Callable[[str], object] | None = field(default=None, compare=False, repr=False)
+    """The engine's own; None while there is no ready engine."""
 
     @property
     def is_ready(self) -> bool:

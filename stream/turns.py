@@ -17,7 +17,6 @@ from stream.feed import ArrivedFrame, Feed
 
 T = TypeVar("T")
 
-MAX_QUESTIONS = 64
 MAX_PICTURES = 32
 # A picture that has waited this long gets one turn although live frames wait: with a model
 # slower than the camera they always do. So pictures take at most one turn a second from live
@@ -49,15 +48,14 @@ Work = Request | list[Share]
 class Turns:
     """What waits for the engine; used by the event loop and the engines' threads.
 
-    One condition guards everything, and an idle engine waits on it. Questions come first,
-    then live frames in turn, then single pictures. Both lanes are bounded: a full one
-    refuses. A frame's place holds one: a newer frame replaces it.
+    One condition guards everything, and an idle engine waits on it. Live frames come first, in
+    turn, then single pictures, whose lane is bounded: a full one refuses. A frame's place holds
+    one: a newer frame replaces it.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._feeds: deque[Feed] = deque()
-        self._questions: deque[Request] = deque()
         self._pictures: deque[Request] = deque()
         self._last_picture_s = time.perf_counter()
         # Who may take work, and who waits to do so.
@@ -91,15 +89,6 @@ class Turns:
             feed.inbox.clear()
             feed.has_gap = True
 
-    def ask(self, call: Callable[[Engine], T]) -> Future[T]:
-        """Have ``call`` run in the engine's thread before the next batch.
-
-        Raises:
-            ServerFull: 64 wait already.
-            EngineNotReady: after :meth:`close`.
-        """
-        return self._enqueue(self._questions, MAX_QUESTIONS, call)
-
     def ask_patiently(self, call: Callable[[Engine], T]) -> Future[T]:
         """Have ``call`` run in the engine's thread when no live frame waits.
 
@@ -107,24 +96,20 @@ class Turns:
             ServerFull: 32 wait already.
             EngineNotReady: after :meth:`close`.
         """
-        return self._enqueue(self._pictures, MAX_PICTURES, call)
-
-    def _enqueue(self, lane: deque[Request], limit: int, call: Callable[[Engine], T]) -> Future[T]:
         answer: Future[T] = Future()
         with self._changed:
             if self._is_closed:
                 raise EngineNotReady("the server is stopping")
-            if len(lane) >= limit:
-                raise ServerFull(f"{limit} requests wait for the model already", 1)
-            lane.append(Request(call, answer, time.perf_counter()))
+            if len(self._pictures) >= MAX_PICTURES:
+                raise ServerFull(f"{MAX_PICTURES} requests wait for the model already", 1)
+            self._pictures.append(Request(call, answer, time.perf_counter()))
             self._changed.notify_all()
         return answer
 
     def refuse_waiting(self, reason: str) -> None:
         """Answer every request that waits with :class:`EngineNotReady`."""
         with self._changed:
-            waiting = [*self._questions, *self._pictures]
-            self._questions.clear()
+            waiting = list(self._pictures)
             self._pictures.clear()
         for request in waiting:
             if request.answer.set_running_or_notify_cancel():
@@ -195,8 +180,6 @@ class Turns:
         return self._is_closed or self._heir is not None
 
     def _next(self, max_batch: int) -> Work | None:
-        if self._questions:
-            return self._questions.popleft()
         if self._pictures and self._is_picture_due():
             return self._pop_picture()
         batch = self._next_batch(max_batch)

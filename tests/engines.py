@@ -52,7 +52,8 @@ class ColourEngine:
         self.is_closed = False
 
     def encode_prompt(self, prompt: str) -> Conditioning:
-        self._check_thread()
+        if self.is_closed:
+            raise EngineClosed("the engine is closed")
         if prompt not in TRANSFORMS:
             raise PromptError(f'no style is named "{prompt}"; the nearest are invert and swap')
         return Conditioning(prompt, TRANSFORMS[prompt], np.zeros(0, np.float32))
@@ -100,6 +101,23 @@ class GatedEngine(ColourEngine):
         self.entered.release()
         assert self.gate.acquire(timeout=10), "the test did not open the gate"
         return super().translate(jobs)
+
+
+class ReadingEngine(ColourEngine):
+    """Stops at each new prompt until the test opens the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self._known: dict[str, Conditioning] = {}
+
+    def encode_prompt(self, prompt: str) -> Conditioning:
+        if prompt not in self._known:
+            self.entered.release()
+            assert self.gate.acquire(timeout=10), "the test did not open the gate"
+            self._known[prompt] = super().encode_prompt(prompt)
+        return self._known[prompt]
 
 
 class FailingEngine(ColourEngine):

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from av import VideoFrame
-from engines import TRANSFORMS, ColourEngine, FailingEngine, GatedEngine, transform
+from engines import (
+    TRANSFORMS,
+    ColourEngine,
+    FailingEngine,
+    GatedEngine,
+    ReadingEngine,
+    transform,
+)
 
 from pipeline.engines import Image, Job, Size
 from pipeline.errors import CheckpointError, EngineError
@@ -92,7 +99,7 @@ async def running(factory: EngineFactory) -> AsyncIterator[EngineThread]:
         await engine.close()
         await engine.close()
         assert engine.status.state is EngineState.CLOSED
-        assert "engine" not in [thread.name for thread in threading.enumerate()]
+        assert not {"engine", "prompts"} & {thread.name for thread in threading.enumerate()}
 
 
 async def test_engine_lives_in_one_thread() -> None:
@@ -267,24 +274,50 @@ async def test_picture_that_breaks_the_engine_is_answered() -> None:
             await engine.translate_picture(VideoFrame(64, 48, "rgb24"), Controls())
 
 
-async def test_close_answers_who_waits() -> None:
-    """A request that waits when everything is closed is answered, not forgotten."""
-    built: list[GatedEngine] = []
+async def test_prompts_are_encoded_beside_the_frames() -> None:
+    """While a prompt is encoded everybody's frames go on; then its first frame finds it known."""
+    built: list[ReadingEngine] = []
 
-    def build() -> GatedEngine:
-        built.append(GatedEngine())
+    def build() -> ReadingEngine:
+        built.append(ReadingEngine())
+        built[-1].gate.release()  # for the first prompt
         return built[-1]
 
     async with running(build) as engine:
-        owner = Owner(engine, Controls())
-        owner.submit()
+        (reading,) = built
+        owner = Owner(engine, Controls("invert", transition_s=0))
+        assert close_to(await owner.render(), "invert")
+        assert reading.entered.acquire(timeout=10)
+        asked = asyncio.create_task(engine.check_prompt("swap"))
+        assert await asyncio.to_thread(reading.entered.acquire, timeout=10)
+        for _ in range(5):
+            assert close_to(await owner.render(), "invert")
+        assert not asked.done()
+        reading.gate.release()
+        await asked
+        owner.feed.controls = Controls("swap", transition_s=0)
+        assert close_to(await owner.render(), "swap")
+
+
+async def test_close_answers_who_waits() -> None:
+    """A prompt that waits when everything is closed is answered, not forgotten."""
+    built: list[ReadingEngine] = []
+
+    def build() -> ReadingEngine:
+        built.append(ReadingEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        at_work = asyncio.create_task(engine.check_prompt("swap"))
         assert await asyncio.to_thread(built[0].entered.acquire, timeout=10)
-        question = asyncio.create_task(engine.check_prompt("swap"))
-        await asyncio.sleep(0)  # let the question be asked
+        waiting = asyncio.create_task(engine.check_prompt("grey"))
+        await asyncio.sleep(0)  # let it be asked
         closing = asyncio.create_task(engine.close())
         with pytest.raises(EngineNotReady, match="stopping"):
-            await question
+            await waiting
         built[0].gate.release()
+        with pytest.raises(EngineNotReady, match="closed"):
+            await at_work
         await closing
 
 

@@ -15,7 +15,7 @@ from engines import ColourEngine, SlowEngine
 from peers import Peer, flat, middle, serving, to_rgb
 from test_stream_session import ORANGE, expected
 
-from pipeline.engines import Image, Job, Size
+from pipeline.engines import Conditioning, Image, Job, Size
 from stream import rtp, sign
 from stream.feed import ArrivedFrame, Finished
 from stream.stall import CAMERA_AFTER_S, SIGN_AFTER_S, Shows, StallWatch
@@ -147,12 +147,16 @@ def test_reset_forgets_the_stall() -> None:
 
 
 class HangingEngine(ColourEngine):
-    """Stops in the middle of a batch while the gate is shut."""
+    """Stops in the middle of a batch or a prompt while the gate is shut."""
 
     def __init__(self, size: Size | None = None) -> None:
         super().__init__(size)
         self.gate = threading.Event()
         self.gate.set()
+
+    def encode_prompt(self, prompt: str) -> Conditioning:
+        assert self.gate.wait(60), "the test did not open the gate"
+        return super().encode_prompt(prompt)
 
     def translate(self, jobs: Sequence[Job]) -> list[Image]:
         assert self.gate.wait(60), "the test did not open the gate"

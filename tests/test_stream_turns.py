@@ -80,18 +80,15 @@ def test_sessions_without_a_frame_do_not_hold_up_others() -> None:
     assert take_seeds(board, 4) == [1, 3]
 
 
-def test_questions_come_first_pictures_last() -> None:
-    """A question goes before live frames, a picture after them."""
+def test_pictures_come_last() -> None:
+    """A single picture goes after live frames."""
     board, (feed,) = make(1)
     picture = board.ask_patiently(lambda engine: "picture")
     board.submit(feed, arrived(0))
-    question = board.ask(lambda engine: "question")
-    order = [board.take(4) for _ in range(3)]
-    assert isinstance(order[0], Request)
-    assert order[0].answer is question
-    assert isinstance(order[1], list)
-    assert isinstance(order[2], Request)
-    assert order[2].answer is picture
+    order = [board.take(4) for _ in range(2)]
+    assert isinstance(order[0], list)
+    assert isinstance(order[1], Request)
+    assert order[1].answer is picture
 
 
 def test_patience_of_a_picture_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +121,7 @@ def test_close_answers_who_waits_and_wakes_the_engine() -> None:
     idle.join(5)
     assert taken == [None]
     with pytest.raises(EngineNotReady):
-        board.ask(lambda engine: None)
+        board.ask_patiently(lambda engine: None)
     assert board.claim("another") is False
 
 

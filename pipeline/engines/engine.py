@@ -111,8 +111,8 @@ class Job:
 class Engine(Protocol):
     """Makes one picture from one picture, for several sessions at once.
 
-    Used from one thread only. The eager engine is the reference; every other engine
-    gives the same pictures, faster.
+    Used from one thread only, but for ``encode_prompt``. The eager engine is the reference;
+    every other engine gives the same pictures, faster.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Engine(Protocol):
     """What shows a picture that is both the camera's and the prompt's."""
 
     def encode_prompt(self, prompt: str) -> Conditioning:
-        """Turn words into conditioning; cached by text.
+        """Turn words into conditioning; cached by text. In any thread, beside ``translate``.
 
         Raises:
             PromptError: the model does not know the words.

@@ -31,13 +31,12 @@ class StyleTable:
         Raises:
             PromptError: the model does not know the words.
         """
-        if prompt not in self._known:
-            weights = parse_blend(prompt, self.styles)
-            if len(self._known) >= 1024:
-                self._known.clear()
-            self._known[prompt] = Conditioning(
-                prompt,
-                np.einsum("s,std->td", weights, self._tokens),
-                weights @ self._pooled,
-            )
-        return self._known[prompt]
+        known = self._known.get(prompt)
+        if known is not None:
+            return known
+        weights = parse_blend(prompt, self.styles)
+        if len(self._known) >= 1024:
+            self._known.clear()
+        tokens = np.einsum("s,std->td", weights, self._tokens)
+        # Another thread may have been first.
+        return self._known.setdefault(prompt, Conditioning(prompt, tokens, weights @ self._pooled))
