@@ -33,6 +33,14 @@ class Broadcast:
         self._offset = 0
         self._has_gone_back = False
 
+    def __len__(self) -> int:
+        """How many have subscribed."""
+        return len(self._slots)
+
+    def forget(self) -> None:
+        """Let the newest frame go, so that nobody who comes later gets it."""
+        self._newest = None
+
     def subscribe(self) -> Latest[Finished]:
         """Return a new slot, which holds the newest frame if there is one already."""
         slot: Latest[Finished] = Latest()

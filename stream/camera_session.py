@@ -38,6 +38,7 @@ from stream.status import EngineState
 from stream.tags import to_tags
 from stream.ticks import ticks
 from stream.tracks import TranslatedTrack
+from stream.untranslated import Untranslated
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class CameraSession(Session):
         self.stats = SessionStats(metrics)
         self.broadcast = Broadcast()
         self.encodings = Encodings(self.broadcast)
+        self.untranslated = Untranslated(safety)
         self.sound = Sound()
         self._delay = PictureDelay()
         self._engine = engine
@@ -192,6 +194,7 @@ class CameraSession(Session):
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
         tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
+        tasks.create_task(self.untranslated.run(), name=f"{self.name} untranslated")
         tasks.create_task(self._push_stats(), name=f"{self.name} stats")
         tasks.create_task(self._channel.answer_messages(), name=f"{self.name} control")
 
@@ -200,6 +203,7 @@ class CameraSession(Session):
         if self._safety is not None and self._guard is not None:
             self._safety.detach(self._guard)
         self.broadcast.close()
+        self.untranslated.close()
         self.count()
 
     async def close(self) -> None:
@@ -269,6 +273,7 @@ class CameraSession(Session):
             if self._is_beyond_quota(frame) or not self._limits.takes(arrived.arrived_s):
                 continue
             self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
+            self.untranslated.submit(arrived)
             if self._freeze.holds(self.controls):
                 await self._hold(arrived)
             elif self._engine.submit(self._feed, arrived):

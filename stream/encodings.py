@@ -107,6 +107,11 @@ class Encodings:
         """How many encoders are at work."""
         return len(self._encoders)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anybody to encode for."""
+        return bool(self._watchers)
+
     def join(self, codec: RTCRtpCodecParameters) -> Watcher:
         """Give a viewer its part, from the next frame on."""
         watcher = Watcher(codec)

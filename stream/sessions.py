@@ -139,9 +139,20 @@ class Sessions:
         return session, answer
 
     async def open_viewer(
-        self, source: CameraSession, offer: str, token: Token | None = None
+        self,
+        source: CameraSession,
+        offer: str,
+        token: Token | None = None,
+        *,
+        untranslated: bool = False,
     ) -> tuple[ViewerSession, str]:
         """Answer a peer that watches another one's session, whoever opened that.
+
+        Args:
+            source: what it watches.
+            offer: checked.
+            token: what it brought.
+            untranslated: it wants the camera's own pictures.
 
         Returns:
             The session and the SDP of the answer.
@@ -156,7 +167,7 @@ class Sessions:
             raise ServerFull(f"{self._config.max_viewers} viewers watch already")
         if token is not None:
             self._quotas.account(token).check(is_camera=False)
-        session = ViewerSession(self._config, self._metrics, source)
+        session = ViewerSession(self._config, self._metrics, source, untranslated=untranslated)
         session.token = token
         self._viewers[session.id] = session
         if token is not None:

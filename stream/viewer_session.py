@@ -1,4 +1,4 @@
-"""ViewerSession: a peer that watches what another one's camera is translated to."""
+"""ViewerSession: a peer that watches another one's session."""
 
 from __future__ import annotations
 
@@ -18,13 +18,32 @@ from stream.session import Session
 from stream.sound import PictureDelay, SoundTrack
 from stream.stats import Metrics, SessionStats
 from stream.tracks import EncodedTrack, TranslatedTrack
+from stream.untranslated import Untranslated
 
 
 class ViewerSession(Session):
     """Sends one peer the broadcast of a camera's session, until either of them leaves."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics, source: CameraSession) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        source: CameraSession,
+        *,
+        untranslated: bool = False,
+    ) -> None:
+        """Make a session that has no peer yet.
+
+        Args:
+            config: how long it may take.
+            metrics: counts.
+            source: whose pictures and sound it sends.
+            untranslated: the camera's pictures, not what they are translated to.
+        """
         super().__init__(config)
+        self._pictures: CameraSession | Untranslated = (
+            source.untranslated if untranslated else source
+        )
         self.stats = SessionStats(metrics)
         self._source = source
         self._watcher: Watcher | None = None
@@ -45,14 +64,14 @@ class ViewerSession(Session):
 
     def _add_pictures(self, peer: PeerConnection, transceiver: RTCRtpTransceiver) -> None:
         if can_share():
-            self._watcher = self._source.encodings.join(transceiver._codecs[0])
+            self._watcher = self._pictures.encodings.join(transceiver._codecs[0])
             track = EncodedTrack(self._watcher, self.stats, self._delay)
             track.on("ended", self._sender_ended)
             sender = peer.addTrack(track)
             share(sender, self._watcher.encoder, self._watcher.want_key_frame)
             on_sent(sender, track.note_sent)
         else:
-            self._inbox = self._source.broadcast.subscribe()
+            self._inbox = self._pictures.broadcast.subscribe()
             translated = TranslatedTrack(self._inbox, self.stats, self._delay)
             translated.on("ended", self._sender_ended)
             peer.addTrack(translated)
@@ -65,9 +84,9 @@ class ViewerSession(Session):
         if self._sound is not None:
             self._sound.stop()
         if self._watcher is not None:
-            self._source.encodings.leave(self._watcher)
+            self._pictures.encodings.leave(self._watcher)
         if self._inbox is not None:
-            self._source.broadcast.unsubscribe(self._inbox)
+            self._pictures.broadcast.unsubscribe(self._inbox)
 
     def count(self) -> None:
         """Bring its figures up to date."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from stream.access import token_of
+from stream.errors import RequestRefused
 from stream.resources import (
     SDP,
     add_candidates,
@@ -37,11 +38,19 @@ def add_routes(app: web.Application) -> None:
 
 
 async def watch(request: web.Request) -> web.Response:
-    """Answer an offer: 201 with the answer and where the viewer lives."""
+    """Answer an offer: 201 with the answer and where the viewer lives.
+
+    With ``?camera=1`` it is shown the camera's own pictures.
+    """
     app = request.app
+    camera = request.query.get("camera", "0")
+    if camera not in ("0", "1"):
+        raise RequestRefused(422, f"camera must be 0 or 1 (got {camera[:40]!a})")
     source = app[SESSIONS].camera(request.match_info["id"])
     offer = await read_offer(request, EGRESS)
-    viewer, answer = await app[SESSIONS].open_viewer(source, offer, token_of(request))
+    viewer, answer = await app[SESSIONS].open_viewer(
+        source, offer, token_of(request), untranslated=camera == "1"
+    )
     return created(f"/whep/{source.id}/{viewer.id}", answer, lend_ice_servers(request, viewer.name))
 
 

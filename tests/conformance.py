@@ -39,6 +39,10 @@ class Case:
     request: dict[str, str] = field(default_factory=dict)
     answer: dict[str, str | None] = field(default_factory=dict)
     """Headers: a pattern, or None for one that must not be there."""
+    says: tuple[str, ...] = ()
+    """Patterns of whole lines that must be in the body."""
+    lacks: tuple[str, ...] = ()
+    """Patterns of whole lines that must not."""
 
 
 async def ask(server: Serving, case: Case, location: str = "") -> str:
@@ -46,7 +50,12 @@ async def ask(server: Serving, case: Case, location: str = "") -> str:
     url = server.base + case.path.format(location)
     data = case.body or None
     async with server.http.request(
-        case.method, url, data=data, headers=case.request, skip_auto_headers=["Content-Type"]
+        case.method,
+        url,
+        data=data,
+        headers=case.request,
+        skip_auto_headers=["Content-Type"],
+        allow_redirects=False,
     ) as response:
         body = await response.text()
         assert response.status == case.status, body
@@ -54,6 +63,11 @@ async def ask(server: Serving, case: Case, location: str = "") -> str:
             got = ", ".join(response.headers.getall(name, []))
             assert (pattern is None) == (name not in response.headers), (name, got)
             assert pattern is None or re.fullmatch(pattern, got), (name, got)
+        lines = body.replace("\r\n", "\n")
+        for line in case.says:
+            assert re.search(f"^{line}$", lines, re.MULTILINE), (line, body)
+        for line in case.lacks:
+            assert not re.search(f"^{line}$", lines, re.MULTILINE), (line, body)
         if case.status >= 400:
             assert response.content_type == "application/problem+json"
         elif case.method != "POST":

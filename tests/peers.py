@@ -192,7 +192,7 @@ class Player(Screen):
     """Watches a session by WHEP."""
 
     async def connect(self, name: str, codec: str | None = None, **headers: str) -> str:
-        """Watch a session; return the answer."""
+        """Watch a session, by its name and perhaps a query; return the answer."""
         transceiver = self.pc.addTransceiver("video", "recvonly")
         if codec is not None:
             codecs = RTCRtpReceiver.getCapabilities("video").codecs

@@ -44,6 +44,7 @@ def spoiled(old: str, new: str) -> str:
     return player().replace(old, new)
 
 
+VIDEO = player()[player().index("m=video") : player().index("m=audio")]
 ENDPOINT = [
     Case(
         "an offer is answered 201, with the answer and where the viewer lives",
@@ -58,6 +59,93 @@ ENDPOINT = [
             "ETag": None,
             "Link": ICE_SERVERS,
         },
+    ),
+    Case(
+        "the answer sends and does not receive",
+        "POST",
+        "/whep/studio",
+        201,
+        player(),
+        SDP,
+        says=("a=sendonly",),
+        lacks=("a=recvonly", "a=sendrecv", "a=inactive"),
+    ),
+    Case(
+        "also where the player would send too",
+        "POST",
+        "/whep/studio",
+        201,
+        player().replace("recvonly", "sendrecv"),
+        SDP,
+        says=("a=sendonly",),
+        lacks=("a=recvonly", "a=sendrecv", "a=inactive"),
+    ),
+    Case(
+        "the answer chooses who begins with DTLS",
+        "POST",
+        "/whep/studio",
+        201,
+        player(),
+        SDP,
+        says=("a=setup:(active|passive)", "a=fingerprint:sha-256 .*"),
+        lacks=("a=setup:actpass",),
+    ),
+    Case(
+        "the answer has all candidates of the server",
+        "POST",
+        "/whep/studio",
+        201,
+        player(),
+        SDP,
+        says=("a=candidate:.* typ host.*", "a=end-of-candidates"),
+    ),
+    Case(
+        "one bundle, with RTCP on the same port only",
+        "POST",
+        "/whep/studio",
+        201,
+        player(),
+        SDP,
+        says=("a=group:BUNDLE 0 1", "a=rtcp-mux", "a=rtcp-mux-only"),
+        lacks=("m=(audio|video) 0 .*",),
+    ),
+    Case(
+        "media outside of one bundle are refused",
+        "POST",
+        "/whep/studio",
+        422,
+        spoiled("BUNDLE 0 1", "BUNDLE 1"),
+        SDP,
+    ),
+    Case(
+        "a second video is refused as a whole",
+        "POST",
+        "/whep/studio",
+        422,
+        player().replace("BUNDLE 0 1", "BUNDLE 0 1 2") + VIDEO.replace("mid:0", "mid:2"),
+        SDP,
+    ),
+    Case("SDP cut off is refused", "POST", "/whep/studio", 400, player()[:400], SDP),
+    Case("the camera's own pictures", "POST", "/whep/studio?camera=1", 201, player(), SDP),
+    Case("or not", "POST", "/whep/studio?camera=0", 201, player(), SDP),
+    Case("and nothing else", "POST", "/whep/studio?camera=2", 422, player(), SDP),
+    Case(
+        "other methods are refused, and the known ones are told",
+        "PUT",
+        "/whep/studio",
+        405,
+        player(),
+        SDP,
+        {"Allow": "(?=.*GET)(?=.*POST)(?=.*OPTIONS).*"},
+    ),
+    Case(
+        "Fetch: a page of another origin changes nothing, and is told nothing",
+        "POST",
+        "/whep/studio",
+        403,
+        player(),
+        {**SDP, "Origin": "https://elsewhere.example"},
+        {"Access-Control-Allow-Origin": None},
     ),
     Case("another type of body is refused", "POST", "/whep/studio", 415, player(), {}),
     Case("no SDP is refused", "POST", "/whep/studio", 400, "hello", SDP),
@@ -127,6 +215,25 @@ SESSION = [
     Case("GET is 2xx without content", "GET", "{}", 204),
     Case("HEAD likewise", "HEAD", "{}", 204),
     Case("OPTIONS likewise", "OPTIONS", "{}", 200),
+    Case(
+        "Fetch: a page of a known origin may end it",
+        "DELETE",
+        "{}",
+        200,
+        request={"Origin": ORIGIN},
+        answer={"Access-Control-Allow-Origin": re.escape(ORIGIN)},
+    ),
+    Case("a viewer is not posted to", "POST", "{}", 405, player(), SDP, {"Allow": ".*PATCH.*"}),
+    Case("a malformed fragment is refused", "PATCH", "{}", 400, "hello", FRAGMENT),
+    Case("a fragment of no known type is refused", "PATCH", "{}", 415, USABLE, {}),
+    Case(
+        "a candidate that we cannot use is skipped",
+        "PATCH",
+        "{}",
+        204,
+        USABLE.replace("UDP 2122", "TCP 2122").replace("192.0.2.18", "player.local"),
+        FRAGMENT,
+    ),
     Case("candidates are taken", "PATCH", "{}", 204, USABLE, FRAGMENT, {"ETag": None}),
     Case("in any state", "PATCH", "{}", 204, USABLE, {**FRAGMENT, "If-Match": "*"}),
     Case("not in another", "PATCH", "{}", 412, USABLE, {**FRAGMENT, "If-Match": '"one"'}),
@@ -159,9 +266,38 @@ async def test_session(server: Serving, case: Case) -> None:
     await ask(server, case, location)
     is_gone = case.method == "DELETE"
     assert len(server.sessions) == 2 - is_gone
-    if case.method not in ("OPTIONS", "HEAD"):
+    if case.method not in ("OPTIONS", "HEAD") and case.status != 405:
         unknown = replace(case, status=404, answer={})
         await ask(server, unknown, location if is_gone else "/whep/studio/nobody")
+
+
+TOKEN = {"Authorization": "Bearer s3cret"}
+GUARDED = [
+    Case("an offer", "POST", "/whep/studio", 201, player(), SDP),
+    Case("its discovery", "HEAD", "/whep/studio", 200),
+    Case("its look", "GET", "/whep/studio", 200),
+    Case("a viewer", "GET", "{}", 204),
+    Case("a candidate", "PATCH", "{}", 204, USABLE, FRAGMENT),
+    Case("the end", "DELETE", "{}", 200),
+]
+
+
+@pytest.mark.parametrize("case", GUARDED, ids=by_requirement)
+async def test_token(case: Case) -> None:
+    """With a token set every request has to bring it, but for what browsers ask (RFC 6750)."""
+    async with serving(ColourEngine, replace(CONFIG, token="s3cret")) as server:
+        opening = {**SDP, **TOKEN}
+        await ask(server, Case("", "POST", "/whip?name=studio", 201, obs(), opening))
+        async with server.http.post(
+            f"{server.base}/whep/studio", data=player(), headers=opening
+        ) as response:
+            location = response.headers["Location"]
+        await ask(server, replace(case, method="OPTIONS", status=200, body=""), location)
+        wrong = {**case.request, "Authorization": "Bearer other"}
+        for headers, challenge in ((case.request, ' realm=".*"'), (wrong, ' error=".*"')):
+            refused = {"WWW-Authenticate": f"Bearer{challenge}"}
+            await ask(server, replace(case, status=401, request=headers, answer=refused), location)
+        await ask(server, replace(case, request={**case.request, **TOKEN}), location)
 
 
 async def test_answer_sends_and_nothing_else(server: Serving) -> None:

@@ -3,10 +3,10 @@
  * A bare page that plays one session: a Browser Source for OBS, or a screen on a stage.
  *
  * It lies at /view/{id or name}. Its query says how it looks: `muted=1`, `fit=cover` (fill the
- * window) or `contain` (show all), `mirror=1`. Every other name is a control of the session,
- * set once when it begins to play: `prompt`, `strength`, `seed`, `stability`, `transition_s`,
- * `bypass`, `freeze`, `region`. After a #, the token of a server that asks for one: there nobody
- * logs it.
+ * window) or `contain` (show all), `mirror=1`; and what it shows: `camera=1` for the camera's own
+ * picture. Every other name is a control of the session, set once when it begins to play:
+ * `prompt`, `strength`, `seed`, `stability`, `transition_s`, `bypass`, `freeze`, `region`. After a
+ * #, the token of a server that asks for one: there nobody logs it.
  */
 
 import { withToken } from './bearer.js';
@@ -30,6 +30,7 @@ const take = (/** @type {string} */ key) => {
 video.muted = take('muted') === '1';
 body.dataset.fit = take('fit') ?? 'contain';
 if (take('mirror') === '1') body.dataset.mirror = '';
+const isCamera = take('camera') === '1';
 const controls = Object.fromEntries([...query].map(([key, text]) => [key, toValue(key, text)]));
 let pause_ms = PAUSE_MS; // before the next try, as the server asks
 let steered = ''; // the session that has these controls already
@@ -76,7 +77,8 @@ async function connect(pc) {
   const sdp = offer.replace('useinbandfec=1', '$&;stereo=1'); // Chromium plays mono unasked
   await pc.setLocalDescription({ type: 'offer', sdp });
   const headers = { 'Content-Type': 'application/sdp' };
-  const response = await ask(`/whep/${session}`, { method: 'POST', headers, body: sdp });
+  const path = `/whep/${session}${isCamera ? '?camera=1' : ''}`;
+  const response = await ask(path, { method: 'POST', headers, body: sdp });
   if (response.status !== 201) {
     pause_ms = Math.max(PAUSE_MS, 1000 * Number(response.headers.get('Retry-After')));
     throw new Error((await response.json()).detail);
