@@ -211,28 +211,35 @@ function insecureOrigin() {
   );
 }
 
-/** @param {DOMException} error @param {'camera' | 'screen'} kind */
-function explain({ name, message }, kind) {
+/**
+ * Say why a device was not to be had, and what to do.
+ *
+ * @param {DOMException} error @param {'camera' | 'microphone' | 'screen'} kind
+ */
+export function explain({ name, message }, kind) {
   if (kind === 'screen') {
     return name === 'NotAllowedError'
       ? 'No screen was chosen. Press Start again and choose a screen or a window.'
       : 'The system does not let the browser see the screen: allow it in the system’s settings.';
   }
+  const again = kind === 'camera' ? 'press Start again' : 'switch it on again';
   switch (name) {
     case 'NotAllowedError':
     case 'SecurityError':
       return (
-        'The camera is not allowed here. Click the camera sign beside the address, allow it, ' +
-        'and press Start again.'
+        `The ${kind} is not allowed here. Click the ${kind} sign beside the address, allow it, ` +
+        `and ${again}.`
       );
     case 'NotFoundError':
-      return 'No camera was found. Connect one and press Start again, or use the test picture.';
+      return kind === 'camera'
+        ? 'No camera was found. Connect one and press Start again, or use the test picture.'
+        : 'No microphone was found. Connect one and switch it on again.';
     case 'OverconstrainedError':
-      return 'That camera is gone. Choose another source below the picture.';
+      return `That ${kind} is gone. Choose another source below the picture.`;
     case 'NotReadableError':
     case 'AbortError':
-      return 'The camera is in use by another program. Close that program and press Start again.';
+      return `The ${kind} is in use by another program. Close that program and ${again}.`;
     default:
-      return `The camera could not be opened: ${message || name}.`;
+      return `The ${kind} could not be opened: ${message || name}.`;
   }
 }

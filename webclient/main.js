@@ -9,6 +9,7 @@ import { Hud, Messages } from './hud.js';
 import { toError } from './live-error.js';
 import { Keeping } from './keeping.js';
 import { bindKeys, bindPanic, listKeys } from './keys.js';
+import { bindMicrophone } from './microphone.js';
 import { ModelList } from './models.js';
 import { Presets } from './presets.js';
 import { RegionChoice } from './region.js';
@@ -56,6 +57,7 @@ const keeping = new Keeping(document, live, (sentence) => messages.toast(sentenc
 const meter = new DelayMeter(live, camera, () => hud.delay_ms);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const models = new ModelList(document, () => $('models').matches(':popover-open'));
+const toggleMicrophone = bindMicrophone($('microphone'), live, (words) => messages.toast(words));
 const region = new RegionChoice(document);
 let engineModel = ''; // as the session's statistics say
 const form = new ControlForm(document, async (set) => {
@@ -72,6 +74,7 @@ const KEYS = [
   [['h'], 'Hold the picture: freeze, and go on', () => air.toggleFreeze()],
   [[']', 'ArrowRight'], 'Next style', () => chooseNeighbour(1)],
   [['[', 'ArrowLeft'], 'Previous style', () => chooseNeighbour(-1)],
+  [['v'], 'Your voice: the microphone, on and off', toggleMicrophone],
   [['f'], 'Full screen', () => stage.toggleFullscreen()],
   [['s'], 'Save a picture', saveSnapshot],
   [['c'], 'Save the last half minute', () => keeping.saveClip()],
@@ -91,6 +94,7 @@ const CLICKS = /** @type {Record<string, () => unknown>} */ ({
   'start-test': () => start('test'),
   bypass: () => air.toggleBypass(),
   freeze: () => air.toggleFreeze(),
+  microphone: toggleMicrophone,
   mirror: () => stage.toggleMirror(),
   snapshot: saveSnapshot,
   clip: () => keeping.saveClip(),

@@ -11,13 +11,15 @@
  * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`,
  * `region`. A changed control acts at once.
  * Events: those of SdxsLive, and `source` with `{source, state}`, where `state` is `open`,
- * `muted` (it gives no frames for now), `ended` (by itself) or `closed`.
+ * `muted` (it gives no frames for now), `ended` (by itself) or `closed`; and `microphone` with
+ * `{isOn}`.
  *
  * @typedef {import('./camera.js').Source} Source
  * @typedef {import('./sdxs-live.js').Controls} Controls
  */
 
 import { SourceError, openSource } from './camera.js';
+import { openMicrophone } from './microphone.js';
 import { SdxsLive } from './sdxs-live.js';
 
 const TEXTS = ['prompt', 'region'];
@@ -40,6 +42,7 @@ export class SdxsLiveElement extends HTMLElement {
   #controls = /** @type {Partial<Controls>} */ ({}); // until there is a connection to hold them
   #live = /** @type {SdxsLive | null} */ (null);
   #source = /** @type {Source | null} */ (null);
+  #microphone = /** @type {MediaStreamTrack | null} */ (null);
   #opening = {}; // whose turn it is to open a source; a later one wins
 
   constructor() {
@@ -116,6 +119,22 @@ export class SdxsLiveElement extends HTMLElement {
     this.#live?.retry();
   }
 
+  /**
+   * Send the microphone along, or stop that; it is off when a session begins, and the video here
+   * stays muted, so that nobody hears himself.
+   *
+   * @param {boolean} isOn
+   * @throws {import('./camera.js').SourceError}
+   */
+  async setMicrophone(isOn) {
+    if (isOn === Boolean(this.#microphone)) return;
+    if (!isOn) return this.#takeMicrophone(null);
+    const track = await openMicrophone();
+    if (!this.#source || this.#microphone) return track.stop(); // stopped, or on, meanwhile
+    track.addEventListener('ended', () => track === this.#microphone && this.#takeMicrophone(null));
+    await this.#takeMicrophone(track);
+  }
+
   /** @returns {Promise<Blob>} the picture on screen, as PNG, at its own size */
   snapshot() {
     const { videoWidth: width, videoHeight: height } = this.video;
@@ -189,7 +208,10 @@ export class SdxsLiveElement extends HTMLElement {
     const old = this.#source;
     this.#source = source;
     old?.close();
-    if (!source) return old && this.#emit('source', { source: null, state: 'closed' });
+    if (!source) {
+      this.#takeMicrophone(null);
+      return old && this.#emit('source', { source: null, state: 'closed' });
+    }
     const tell = (/** @type {string} */ state) => () => {
       if (source === this.#source) this.#emit('source', { source, state });
     };
@@ -197,6 +219,14 @@ export class SdxsLiveElement extends HTMLElement {
     source.track.addEventListener('mute', tell('muted'));
     source.track.addEventListener('unmute', tell('open'));
     tell('open')();
+  }
+
+  async #takeMicrophone(/** @type {MediaStreamTrack | null} */ track) {
+    if (track === this.#microphone) return;
+    this.#microphone?.stop();
+    this.#microphone = track;
+    this.#emit('microphone', { isOn: Boolean(track) });
+    await this.#live?.setMicrophone(track);
   }
 
   /** @param {string} type @param {object} detail */

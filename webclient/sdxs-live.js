@@ -61,6 +61,7 @@ export class SdxsLive extends EventTarget {
   #state = /** @type {State} */ ('idle');
   #sentence = '';
   #track = /** @type {MediaStreamTrack | null} */ (null);
+  #microphone = /** @type {MediaStreamTrack | null} */ (null);
   #session = /** @type {Session | null} */ (null);
   #line = /** @type {WaitingLine | null} */ (null);
   #lifetime = new AbortController();
@@ -115,6 +116,17 @@ export class SdxsLive extends EventTarget {
   }
 
   /**
+   * Send sound along, now and in later sessions; null: none. Whoever watches hears it, as late as
+   * the picture. Here the video element plays it too, so leave that muted.
+   *
+   * @param {MediaStreamTrack | null} track still the caller's
+   */
+  async setMicrophone(track) {
+    this.#microphone = track;
+    await this.#session?.setMicrophone(track);
+  }
+
+  /**
    * Change some controls; without a session they are kept for the next one.
    *
    * @param {Partial<Controls>} set
@@ -157,6 +169,7 @@ export class SdxsLive extends EventTarget {
     try {
       const track = /** @type {MediaStreamTrack} */ (this.#track);
       await session.connect(track, this.#wanted, place);
+      await session.setMicrophone(this.#microphone);
       this.#failures = 0;
       this.#enter('live', 'Live.');
       throw await session.ended;

@@ -34,6 +34,7 @@ export class Session extends EventTarget {
   #name;
   #token;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  #voice = /** @type {RTCRtpTransceiver | null} */ (null); // without a track until there is one
   #channel = this.#pc.createDataChannel('control');
   #url = /** @type {URL | null} */ (null);
   #life = new AbortController(); // aborted once, with the reason; everything hangs on it
@@ -54,7 +55,9 @@ export class Session extends EventTarget {
     this.#video = video;
     this.#name = name;
     this.#token = token;
-    this.#pc.ontrack = ({ track }) => (video.srcObject = new MediaStream([track]));
+    this.#pc.ontrack = ({ track }) => {
+      if (track.kind === 'video') video.srcObject = new MediaStream([track]);
+    };
     this.#pc.onconnectionstatechange = () => {
       if (this.#pc.connectionState === 'failed') this.close(new LiveError(NO_PATH));
     };
@@ -105,6 +108,21 @@ export class Session extends EventTarget {
     await this.#pc.getSenders()[0]?.replaceTrack(track);
   }
 
+  /**
+   * Send sound or, with null, none. It comes back into the video, which is muted unless its owner
+   * wants to hear it.
+   *
+   * @param {MediaStreamTrack | null} track
+   */
+  async setMicrophone(track) {
+    const back = this.#voice?.receiver.track;
+    const picture = /** @type {MediaStream | null} */ (this.#video.srcObject);
+    if (!back || !picture) return;
+    await this.#voice?.sender.replaceTrack(track);
+    if (track) picture.addTrack(back);
+    else picture.removeTrack(back);
+  }
+
   /** Ask the server for a change. @param {Partial<Controls>} set @throws {Error} its refusal */
   async set(set) {
     if (this.#channel.readyState !== 'open') return;
@@ -143,7 +161,9 @@ export class Session extends EventTarget {
 
   async #offer(/** @type {MediaStreamTrack} */ track) {
     const pc = this.#pc;
-    preferVp8(pc.addTransceiver(track, { streams: [new MediaStream([track])] }));
+    const streams = [new MediaStream([track])];
+    preferVp8(pc.addTransceiver(track, { streams }));
+    this.#voice = pc.addTransceiver('audio', { streams });
     await pc.setLocalDescription();
     const isComplete = () => pc.iceGatheringState === 'complete';
     const hasAddress = () => pc.localDescription?.sdp.includes('\na=candidate:') ?? false;
