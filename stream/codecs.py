@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 
 from stream.bitrate import DEFAULT_CAP_BPS, EncoderPlan, RateControl
 from stream.encoders import open_nvenc, open_vp8, open_x264
+from stream.reformatters import reformat
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,8 @@ def to_i420(frame: av.VideoFrame, plan: EncoderPlan) -> av.VideoFrame:
         and (frame.width, frame.height) == (plan.width, plan.height)
     ):
         return frame
-    return frame.reformat(
+    return reformat(
+        frame,
         plan.width,
         plan.height,
         "yuv420p",

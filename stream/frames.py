@@ -16,6 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from pipeline.engines import Image, PixelFormat, Size
+from stream.reformatters import reformat
 
 # AVColorSpace of what needs no other matrix: unspecified, BT.470BG, SMPTE 170M (= BT.601).
 _BT601 = (2, 5, 6)
@@ -64,7 +65,8 @@ def to_image(frame: VideoFrame, size: Size, pixel_format: PixelFormat) -> tuple[
         and where in it the picture lies.
     """
     placement = place(Size(frame.width, frame.height), size)
-    content = frame.reformat(
+    content = reformat(
+        frame,
         placement.width,
         placement.height,
         pixel_format,
@@ -108,7 +110,8 @@ def to_frame(
         return _stamp(content, like)
     # Size and format in one pass: a detour over I420 at the engine's size takes as long
     # and loses colour (docs/log.md).
-    frame = content.reformat(
+    frame = reformat(
+        content,
         size.width,
         size.height,
         "yuv420p",
@@ -190,7 +193,7 @@ def as_sendable(frame: VideoFrame) -> VideoFrame:
 
 def to_square(frame: VideoFrame, side_px: int) -> NDArray[np.uint8]:
     """Return a picture as (side_px, side_px, 3) RGB; its aspect is not kept."""
-    square = frame.reformat(side_px, side_px, "rgb24", interpolation="AREA", threads=_THREADS)
+    square = reformat(frame, side_px, side_px, "rgb24", interpolation="AREA", threads=_THREADS)
     return np.ascontiguousarray(_rgb_plane(square))
 
 
@@ -201,7 +204,8 @@ def copy_camera_frame(frame: VideoFrame) -> VideoFrame:
 
 def _to_sendable(frame: VideoFrame) -> VideoFrame:
     size = output_size(frame)
-    return frame.reformat(
+    return reformat(
+        frame,
         size.width,
         size.height,
         "yuv420p",

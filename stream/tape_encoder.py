@@ -14,6 +14,7 @@ from pipeline.engines import Size
 from stream import frames
 from stream.bitrate import EncoderPlan, full_bitrate_bps
 from stream.encoders import open_x264_for_files
+from stream.reformatters import reformat
 
 MAX_BITRATE_BPS = 8_000_000
 KEY_FRAME_EVERY_S = 2.0
@@ -84,7 +85,8 @@ def fit(frame: VideoFrame, size: Size) -> VideoFrame:
     if frames.is_sendable(frame) and (frame.width, frame.height) == (size.width, size.height):
         return frames.copy_frame(frame, frame)
     placement = frames.place(Size(frame.width, frame.height), size)
-    content = frame.reformat(
+    content = reformat(
+        frame,
         placement.width,
         placement.height,
         "yuv420p",

@@ -28,6 +28,7 @@ from stream.frames import (
     to_frame,
     to_image,
 )
+from stream.reformatters import reformat
 
 FORMATS: tuple[PixelFormat, ...] = ("rgb24", "yuv420p")
 
@@ -140,21 +141,6 @@ def test_whole_image_is_wrapped_without_a_copy(pixel_format: PixelFormat) -> Non
     assert bytes(content.planes[0])[0] == 77
 
 
-class Counting:
-    """A frame that notes what it is converted to."""
-
-    def __init__(self, frame: VideoFrame, conversions: list[str]) -> None:
-        self._frame = frame
-        self._conversions = conversions
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._frame, name)
-
-    def reformat(self, width: int, height: int, name: str, **how: Any) -> VideoFrame:
-        self._conversions.append(f"{self._frame.format.name} {name}")
-        return self._frame.reformat(width, height, name, **how)
-
-
 @pytest.mark.parametrize("camera_format", ["yuv420p", "yuvj420p"])
 @pytest.mark.parametrize("source", [(640, 480), (1280, 720)])
 @pytest.mark.parametrize("pixel_format", FORMATS)
@@ -167,8 +153,13 @@ def test_a_picture_is_converted_once_on_each_way(
     """Once to the model, and once from it: then it has the encoder's size and format."""
     camera = frame_of(two_halves(source), camera_format)
     ways: list[str] = []
-    image, placement = to_image(Counting(camera, ways), Size(320, 240), pixel_format)
-    monkeypatch.setattr(frames, "to_content", lambda *given: Counting(to_content(*given), ways))
+
+    def count(frame: VideoFrame, width: int, height: int, name: str, **how: Any) -> VideoFrame:
+        ways.append(f"{frame.format.name} {name}")
+        return reformat(frame, width, height, name, **how)
+
+    monkeypatch.setattr(frames, "reformat", count)
+    image, placement = to_image(camera, Size(320, 240), pixel_format)
     frame = to_frame(image, placement, camera, pixel_format)
     assert to_i420(frame, EncoderPlan(*source, 1_000_000, 30)) is frame
     assert ways == [f"{camera_format} {pixel_format}", f"{pixel_format} yuv420p"]
