@@ -263,3 +263,32 @@ async def test_peer_connects_to_the_public_address() -> None:
             addresses = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", answer)
             assert set(addresses) == {str(public)}
             await peer.until_frames(3)
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+async def test_public_server_asks_nobody_inside(
+    is_public: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is offered and trickled, ICE gets to see what leads outside; at home all of it."""
+    # Nobody is really asked.
+    monkeypatch.setattr(aioice.ice.StunProtocol, "send_stun", lambda *_: None)
+    inside, outside = ("192.168.7.7", "10.7.7.7"), ("8.8.8.8", "9.9.9.9")
+    line = "a=candidate:1 1 udp 1 {} 9 typ host\r\n"
+    offered = obs().replace("a=mid:0", f"{line.format(inside[0])}{line.format(outside[0])}a=mid:0")
+    trickled = f"a=mid:0\r\n{line.format(inside[1])}{line.format(outside[1])}"
+    with rtp.installed():
+        async with serving(ColourEngine, ServerConfig(is_public=is_public)) as server:
+            url = f"{server.base}/whip"
+            async with server.http.post(url, data=offered, headers=SDP) as response:
+                assert response.status == 201, await response.text()
+                location = response.headers["Location"]
+            headers = {"Content-Type": "application/trickle-ice-sdpfrag"}
+            async with server.http.patch(
+                server.base + location, data=trickled, headers=headers
+            ) as response:
+                assert response.status == 204
+            session = server.sessions.camera(location.rpartition("/")[2])
+            transceiver = session._peer_connection.getTransceivers()[0]
+            connection = transceiver.receiver.transport.transport._connection
+            seen = {candidate.host for candidate in connection.remote_candidates}
+    assert seen == set(outside if is_public else inside + outside)
