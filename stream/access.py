@@ -22,6 +22,7 @@ _OPEN = (
     "/api/styles",
     "/api/models",
     "/api/regions",
+    "/api/keeping",
 )
 # Whose session it is does not matter to who watches.
 _OWNED = ("/sessions/{id}", "/whip/{id}", "/whep/{id}/{viewer}")

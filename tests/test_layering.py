@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_stream_takes_only_the_border_of_pipeline() -> None:
         "pipeline.person_mask",
         "pipeline.matte",
     }
+
+
+def test_page_asks_with_its_token() -> None:
+    """Only modules that add the token call fetch; the others of the page leave it to one."""
+    folder = ROOT / "webclient"
+    callers = {
+        path.name for path in folder.glob("*.js") if re.search(r"\bfetch\(", path.read_text())
+    }
+    assert callers == {"access.js", "session.js", "waiting-line.js", "view.js", "glass.js"}
 
 
 def test_server_starts_without_a_model_library() -> None:

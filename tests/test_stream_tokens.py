@@ -295,7 +295,7 @@ async def test_each_route_asks_for_a_token() -> None:
                 if route.method != "OPTIONS":
                     (open_ if is_open else guarded).add(f"{route.method} {resource.canonical}")
     paths = ("/", "/{name}", "/view/{id}", "/healthz", "/readyz")
-    lists = ("/api/styles", "/api/models", "/api/regions")
+    lists = ("/api/styles", "/api/models", "/api/regions", "/api/keeping")
     assert open_ == {f"{method} {path}" for path in paths + lists for method in ("GET", "HEAD")}
     assert {"POST /sessions", "POST /whip", "POST /whep/{id}", "GET /metrics"} <= guarded
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from browsers import camera_chromium, ground, make_engine, visiting
+from offers import obs
 from peers import serving
 
 from stream import rtp
 from stream.config import ServerConfig
+from stream.controls import Controls
 from stream.ice_servers import IceServer
 from stream.listening import bind
 from stream.routes import ENGINE, SESSIONS
@@ -56,7 +58,8 @@ async def test_phone_comes_by_its_code(tmp_path: Path) -> None:
     """Typed without a scheme or scanned, the address leads to a live translated picture by https.
 
     The token goes from the address into every request and is kept; credentials for the TURN
-    server come with each session; the session is ended when the page is left.
+    server come with each session; the session is ended when the page is left; before a full
+    server the page waits in line.
     """
     config = ServerConfig(
         port=0,
@@ -64,6 +67,7 @@ async def test_phone_comes_by_its_code(tmp_path: Path) -> None:
         tls=Tls("self-signed"),
         ice_servers=(IceServer("stun:127.0.0.1:9"), IceServer("turn:127.0.0.1:9")),
         turn_secret=SECRET,
+        max_sessions=1,
     )
     async with (
         secure_server(tmp_path, config) as (app, base),
@@ -86,9 +90,13 @@ async def test_phone_comes_by_its_code(tmp_path: Path) -> None:
         # Kept, so that the address may be opened again without it.
         await visit.page.goto(f"https://{base}/")
         assert len(app[SESSIONS]) == 0
-        await visit.page.click("#start")
-        await visit.until_state("live")
         visit.assert_clean()
+        # Full for now: the line asks for the token, too.
+        other, _ = await app[SESSIONS].open_camera(obs(), Controls(), sends_back=False)
+        await visit.page.click("#start")
+        await visit.until_state("waiting")
+        await app[SESSIONS].end(other)
+        await visit.until_state("live")
 
 
 async def test_token_is_asked_for_and_minutes_end(tmp_path: Path) -> None:

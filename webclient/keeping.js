@@ -5,6 +5,7 @@
  * @typedef {import('./sdxs-live.js').Kept} Kept
  */
 
+import { access } from './access.js';
 import { download } from './download.js';
 
 const NOT_LIVE = 'There is no session to record: press Start first.';
@@ -102,7 +103,7 @@ export class Keeping {
 
   /** Ask what the server may keep, and say it before there is a session. */
   async #learn() {
-    const response = await fetch('api/keeping', { cache: 'no-store' }).catch(() => null);
+    const response = await access.ask('api/keeping', { cache: 'no-store' }).catch(() => null);
     if (response?.ok) this.#allow(await response.json());
   }
 
@@ -119,7 +120,7 @@ export class Keeping {
   /** @param {string} path @param {RequestInit} init @returns {Promise<Response | null>} */
   async #ask(path, init) {
     const url = `sessions/${encodeURIComponent(this.#live.session)}/${path}`;
-    const response = await fetch(url, init).catch(() => null);
+    const response = await access.ask(url, init).catch(() => null);
     if (response?.ok) return response;
     const problem = await response?.json().catch(() => null);
     this.#tell(problem?.detail ?? NO_ANSWER);

@@ -200,7 +200,7 @@ function showPoster(prompt = settings.values.prompt) {
 
 /** Say that the model loads until it has; then show its styles, on the test picture for now. */
 async function awaitModel() {
-  const response = await fetch('readyz', { cache: 'no-store' }).catch(() => null);
+  const response = await access.ask('readyz', { cache: 'no-store' }).catch(() => null);
   if (!response || response.status === 503) {
     const problem = await response?.json().catch(() => null);
     if (!isRunning()) messages.say('loading', problem?.detail ?? NO_ANSWER);

@@ -7,6 +7,8 @@
  * @typedef {import('./sdxs-live.js').Region} Region
  */
 
+import { access } from './access.js';
+
 /** The choice in the panel. Event: `choose` with the region. */
 export class RegionChoice extends EventTarget {
   #root;
@@ -26,7 +28,7 @@ export class RegionChoice extends EventTarget {
 
   /** Ask the server which there are. */
   async fill() {
-    const response = await fetch('api/regions').catch(() => null);
+    const response = await access.ask('api/regions').catch(() => null);
     if (!response?.ok) return; // the next visit asks again; the server checks in any case
     /** @type {{regions: {name: Region, obstacle: string | null}[]}} */
     const { regions } = await response.json();

@@ -57,7 +57,7 @@ export class Shelf extends EventTarget {
   }
 
   async #ask() {
-    const response = await fetch('api/styles').catch(() => null);
+    const response = await access.ask('api/styles').catch(() => null);
     if (!response?.ok) return;
     this.#styles = (await response.json()).styles;
     this.#images.clear();
