@@ -13,6 +13,7 @@ from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
 from stream import frames, sign
+from stream.audience import Audience
 from stream.broadcast import Broadcast
 from stream.camera_limits import CameraLimits
 from stream.channel import ControlChannel
@@ -84,6 +85,8 @@ class CameraSession(Session):
         self._feed = Feed(self, controls)
         self._controls = LiveControls(self._feed, engine, segmenters or Segmenters(None))
         self._limits = CameraLimits(config.max_frame_pixels, self.notice)
+        self.audience = Audience()
+        self._controls.on_change = self.audience.note_look
         self._channel = ControlChannel(self._controls, self.end)
         self._safety = safety
         self._guard = Guard(safety, self.notice) if safety is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stream.controls import Changes, Controls
@@ -32,6 +33,8 @@ class LiveControls:
         self._feed = feed
         self._engine = engine
         self._segmenters = segmenters
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after each change."""
         # One question to the model at a time, so that prompts keep their order.
         self._asking = asyncio.Lock()
         self._count = 0
@@ -63,6 +66,7 @@ class LiveControls:
         }
         self._numbers.update(dict.fromkeys(fresh, change.number))
         self._feed.controls = self._feed.controls.changed(fresh)
+        self.on_change()
         return self.current
 
     async def settle(self, change: Change) -> Controls:
@@ -100,4 +104,5 @@ class LiveControls:
         if self._feed.controls.prompt != asked:
             return False
         self._feed.controls = self._feed.controls.changed({"prompt": used})
+        self.on_change()
         return True

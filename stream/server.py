@@ -23,7 +23,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.engines import Engine
 from pipeline.person_mask import SegmenterFactory
 from pipeline.safety import CheckerFactory
-from stream import actions, line, preset_routes, record_routes, rtp, whep, whip
+from stream import actions, line, overlay, preset_routes, record_routes, rtp, whep, whip
 from stream.access import check_owner, check_token
 from stream.adaptation import Adaptation
 from stream.config import ServerConfig, is_loopback
@@ -44,6 +44,7 @@ from stream.listening import (
     to_url,
 )
 from stream.models import ModelEntry, Models
+from stream.overlay import OVERLAYS, Overlays
 from stream.playlists import Players
 from stream.preset_routes import PLAYERS, PRESETS
 from stream.preset_store import PresetStore
@@ -150,10 +151,13 @@ def create_app(
     app[PRESETS] = PresetStore(config.presets)
     app[PLAYERS] = Players(app[SESSIONS], app[PRESETS])
     app.cleanup_ctx.append(_run_players)
+    app[OVERLAYS] = Overlays(app[SESSIONS])
+    app.on_shutdown.append(_close_overlays)
     add_routes(app)
     actions.add_routes(app)
     preset_routes.add_routes(app)
     line.add_routes(app)
+    overlay.add_routes(app)
     whip.add_routes(app)
     whep.add_routes(app)
     record_routes.add_routes(app)
@@ -344,6 +348,10 @@ async def _close_models(app: web.Application) -> None:
 
 async def _close_waiting(app: web.Application) -> None:
     app[SESSIONS].waiting.close("the server is stopping")
+
+
+async def _close_overlays(app: web.Application) -> None:
+    app[OVERLAYS].close()  # as of the models
 
 
 async def _run_sessions(app: web.Application) -> AsyncIterator[None]:

@@ -52,7 +52,7 @@ class Sessions:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._quotas = Quotas(metrics)
         self.on_change: list[Callable[[], None]] = []
-        """Called whenever a session has come or gone."""
+        """Called whenever a session has come or gone, has another look or other viewers."""
         self.capacity = Capacity(engine.steps, config.exposure.min_fps)
         self.waiting = WaitingList(
             config.exposure.max_waiting, self._find_obstacle, self._to_remaining_s
@@ -129,6 +129,7 @@ class Sessions:
             segmenters=self._segmenters,
         )
         session.token = token
+        session.audience.on_change = self._tell
         # Entered before the first await, so that the limits hold.
         self._cameras[session.id] = session
         if token is not None:
@@ -306,5 +307,8 @@ class Sessions:
     def _count(self) -> None:
         self._metrics.sessions.set(len(self._cameras))
         self._metrics.viewers.set(len(self._viewers))
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self.on_change:
             tell()

@@ -78,8 +78,10 @@ class ViewerSession(Session):
 
     def _serve(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self._watch_source(), name=f"{self.name} source")
+        tasks.create_task(self._join_audience(), name=f"{self.name} audience")
 
     def _free(self) -> None:
+        self._source.audience.leave(self.id)
         self.count()
         if self._sound is not None:
             self._sound.stop()
@@ -97,6 +99,10 @@ class ViewerSession(Session):
             self.stats.set_dropped(0, slot.dropped)
 
     # Tasks of run()
+
+    async def _join_audience(self) -> None:
+        await self._connected.wait()
+        self._source.audience.join(self.id)
 
     async def _watch_source(self) -> None:
         await self._source.broadcast.ended()

@@ -228,3 +228,50 @@ async def test_session_of_the_page_is_shown_under_its_name(browser: Browser) -> 
 
 def viewers(server: Serving) -> list[str]:
     return list(server.sessions._viewers)
+
+
+async def test_overlay_tells_style_and_viewers(browser: Browser) -> None:
+    """Words only where they are asked for, true at every moment, readable over white and black."""
+    bright = True
+
+    def paint(_: int) -> np.ndarray:
+        return np.full((120, 160, 3), 255 if bright else 0, np.uint8)
+
+    async with serving(engine) as server:
+        await server.publish(paint, "?name=studio&prompt=same")
+        url = f"{server.base}/view/studio"
+        async with viewing(browser, f"{url}?fit=cover&overlay=viewers,style") as page:
+            await until_state(page, "live")
+            words = page.locator("#overlay span:visible")
+            await page.locator("#overlay", has_text="1 viewer").wait_for()
+            assert await words.all_text_contents() == ["1 viewer", "same"]
+            async with viewing(browser, url) as plain:
+                await until_state(plain, "live")
+                assert await plain.locator("#overlay").count() == 0
+                await page.locator("#overlay", has_text="2 viewers").wait_for()
+            await page.locator("#overlay", has_text="1 viewer").wait_for()
+            for level in (255, 0):
+                bright = level == 255
+                picture = await until_shown(page, (300, 600), (level,) * 3)
+                box = await words.first.bounding_box()
+                assert box is not None
+                x, y = int(box["x"]), int(box["y"])
+                part = picture[y : y + int(box["height"]), x : x + int(box["width"]), :3]
+                # WCAG 2.2 asks for a contrast of 4.5: white on 118 or darker.
+                middle = part[:, part.shape[1] // 8 : -part.shape[1] // 8].mean(-1)
+                assert np.median(middle) <= 110
+                assert middle.max() >= 240
+            controls = f"{server.base}/sessions/studio/controls"
+            for change, shown in [
+                ({"prompt": "swap"}, ["1 viewer", "swap"]),
+                ({"bypass": True}, ["1 viewer"]),
+            ]:
+                async with server.http.patch(controls, json=change) as response:
+                    assert response.status == 200
+                await page.wait_for_function(
+                    "(count) => [...document.querySelectorAll('#overlay span')]"
+                    ".filter((part) => !part.hidden).length === count",
+                    arg=len(shown),
+                )
+                await page.locator("#overlay", has_text=shown[-1]).wait_for()
+                assert await words.all_text_contents() == shown

@@ -3,13 +3,15 @@
  * A bare page that plays one session: a Browser Source for OBS, or a screen on a stage.
  *
  * It lies at /view/{id or name}. Its query says how it looks: `muted=1`, `fit=cover` (fill the
- * window) or `contain` (show all), `mirror=1`; and what it shows: `camera=1` for the camera's own
- * picture. Every other name is a control of the session, set once when it begins to play:
- * `prompt`, `strength`, `seed`, `stability`, `transition_s`, `bypass`, `freeze`, `region`. After a
- * #, the token of a server that asks for one: there nobody logs it.
+ * window) or `contain` (show all), `mirror=1`, `overlay=style,viewers` (words over the picture:
+ * one of both, or both), and what: `camera=1` for the camera's own picture. Every other name is a
+ * control of the session, set once when it begins to play: `prompt`, `strength`, `seed`,
+ * `stability`, `transition_s`, `bypass`, `freeze`, `region`. After a #, the token of a server that
+ * asks for one: there nobody logs it.
  */
 
 import { withToken } from './bearer.js';
+import { Overlay } from './overlay.js';
 
 const PAUSE_MS = 1000;
 const WATCH_MS = 1000;
@@ -31,6 +33,7 @@ video.muted = take('muted') === '1';
 body.dataset.fit = take('fit') ?? 'contain';
 if (take('mirror') === '1') body.dataset.mirror = '';
 const isCamera = take('camera') === '1';
+const overlay = new Overlay(body, take('overlay') ?? '', ask);
 const controls = Object.fromEntries([...query].map(([key, text]) => [key, toValue(key, text)]));
 let pause_ms = PAUSE_MS; // before the next try, as the server asks
 let steered = ''; // the session that has these controls already
@@ -104,18 +107,21 @@ async function watch(pc, url) {
 /** Connect, play, and tell when it has ended; never throws. */
 async function play() {
   const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  const life = new AbortController();
   let url = '';
   const leave = () => url && ask(url, { method: 'DELETE', keepalive: true }).catch(() => {});
   addEventListener('pagehide', leave, { once: true });
   try {
     url = await connect(pc);
     await steer(url.split('/')[2]);
+    overlay.follow(url.split('/')[2], life.signal);
     await watch(pc, url);
   } catch (error) {
     console.info(`Not live: ${/** @type {Error} */ (error).message}`);
   }
   removeEventListener('pagehide', leave);
   body.dataset.state = 'waiting';
+  life.abort();
   leave();
   pc.close();
 }
