@@ -200,6 +200,19 @@ def add_exposure(parser: argparse.ArgumentParser) -> None:
         "--max-waiting", type=int, default=50, help="who finds no room waits in line, so many"
     )
     group.add_argument(
+        "--idle-timeout-s",
+        type=float,
+        default=300,
+        help="how long a camera may send no picture, or a page be hidden while nobody watches; "
+        "0: for ever",
+    )
+    group.add_argument(
+        "--max-session-s",
+        type=float,
+        default=0,
+        help="the longest that a session may last, told a minute before; 0: as long as it likes",
+    )
+    group.add_argument(
         "--drain-s",
         type=float,
         default=5,
@@ -228,6 +241,8 @@ def to_exposure(options: argparse.Namespace) -> Exposure:
         rate_limit=options.rate_limit,
         min_fps=options.min_fps,
         max_waiting=options.max_waiting,
+        idle_timeout_s=options.idle_timeout_s,
+        max_session_s=options.max_session_s,
         drain_s=options.drain_s,
         proxies=tuple(options.proxy),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +32,8 @@ class CameraLimits:
         """
         self.thinned = 0
         """Frames that were too many."""
+        self.seen_s = time.perf_counter()
+        """When the last frame came, or the session began."""
         self._max_pixels = max_pixels
         self._notice = notice
         self._size = (0, 0)
@@ -40,6 +43,7 @@ class CameraLimits:
 
     def find_offence(self, frame: VideoFrame, now_s: float) -> str | None:
         """Return one sentence if a frame is the end of its session; None: it is well."""
+        self.seen_s = now_s
         oddity = frames.find_oddity(frame, self._max_pixels)
         if oddity is not None:
             return oddity

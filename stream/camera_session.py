@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCDataChannel, RTCRtpTransceiver
+from aiortc import MediaStreamTrack, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
@@ -23,12 +23,12 @@ from stream.encodings import Encodings
 from stream.errors import PeerLeft
 from stream.feed import ArrivedFrame, Feed, Finished
 from stream.freeze import Freeze
+from stream.lifetime import Idleness, find_idleness
 from stream.live_controls import LiveControls
-from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.recorder import Recorder
 from stream.region import Segmenters
-from stream.rtp import count_beneath, count_bytes, count_untaken, on_sent, received
+from stream.rtp import count_beneath, count_bytes, count_untaken, on_flood, on_sent, received
 from stream.safety import Guard, SafetyThread, Verdict
 from stream.scheduler import EngineThread
 from stream.session import Session
@@ -171,7 +171,8 @@ class CameraSession(Session):
     # Session
 
     def _arrange(self, peer: PeerConnection) -> None:
-        peer.on("datachannel", self._on_channel)
+        peer.on("datachannel", self._channel.open)
+        on_flood(peer, lambda: self.end("the peer sent a control message that does not end"))
         for transceiver in peer.getTransceivers():
             if transceiver.kind == "video":
                 self._camera = transceiver.receiver.track
@@ -238,8 +239,7 @@ class CameraSession(Session):
 
     def notice(self, level: str, detail: str) -> None:
         """Tell the peer one sentence."""
-        with about(self.name):
-            logger.info("session %s: %s", self.name, detail)
+        super().notice(level, detail)
         self._channel.send_notice(level, detail)
 
     def prompt_replaced(self, asked: str, used: str) -> None:
@@ -297,9 +297,13 @@ class CameraSession(Session):
         )
         return True
 
+    def _find_idleness(self) -> Idleness | None:
+        is_seen = self.encodings.is_watched or self.untranslated.is_watched
+        hidden_s = None if is_seen or self.recorder.is_busy else self._channel.hidden_since_s
+        return find_idleness(self._limits.seen_s, hidden_s)
+
     def _say_farewell(self, detail: str) -> None:
-        with about(self.name):
-            logger.info("session %s: %s", self.name, detail)
+        super().notice("info", detail)
         self._channel.send_farewell(detail)
 
     async def _stand_in(self, arrived: ArrivedFrame) -> None:
@@ -395,6 +399,3 @@ class CameraSession(Session):
             {**count_beneath(self._peer_connection), "sound_dropped": self.sound.dropped}
         )
         self.stats.set_bytes(*count_bytes(self._peer_connection))
-
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        self._channel.open(channel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from aiortc import RTCDataChannel
 from stream.controls import Controls, parse_changes, parse_json
 from stream.errors import ControlRefused, StreamError
 from stream.live_controls import Change, LiveControls
+from stream.messages import MAX_CHANNELS, MAX_REFUSED, MESSAGES_HZ, MessagePace
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,20 @@ class ControlChannel:
             MAX_WAITING_MESSAGES
         )
         self._unsent: deque[dict[str, Any]] = deque(maxlen=8)
+        self._pace = MessagePace()
+        self._closed_channels = 0
+        self.hidden_since_s: float | None = None
+        """Since when the peer shows nobody its picture, by ``time.perf_counter()``; None: it does,
+        as far as it has said."""
 
     def open(self, channel: RTCDataChannel) -> None:
         """Begin to use the channel that the peer has opened; a second one is closed."""
         if self._channel is not None or channel.label != LABEL:
             logger.info("closed a data channel named %r", channel.label[:60])
             channel.close()
+            self._closed_channels += 1
+            if self._closed_channels > MAX_CHANNELS:
+                self._end(f"the peer opened more than {MAX_CHANNELS} data channels that are none")
             return
         self._channel = channel
         channel.on("message", self._receive)
@@ -92,8 +102,14 @@ class ControlChannel:
         self._send({"type": "farewell", "detail": detail})
 
     def _receive(self, message: str | bytes) -> None:
+        if not self._pace.takes():
+            self._refuse_flood()
+            return
         ident: int | None = None
         try:
+            if (is_hidden := _read_visibility(message)) is not None:
+                self.hidden_since_s = time.perf_counter() if is_hidden else None
+                return
             ident, values = _read_message(message)
             change = self._controls.enter(parse_changes(values))
             if self._controls.has_to_wait(change):
@@ -108,6 +124,13 @@ class ControlChannel:
                 ident, f"{MAX_WAITING_MESSAGES} messages wait already; wait for their answers"
             )
 
+    def _refuse_flood(self) -> None:
+        """Answer the first message that is too many; end a peer that goes on with it."""
+        if self._pace.refused == 1:
+            self._send_error(None, f"more than {MESSAGES_HZ} messages a second are not answered")
+        elif self._pace.refused > MAX_REFUSED:
+            self._end(f"the peer sent {MAX_REFUSED} control messages too many")
+
     def _answer(self, ident: int | None, controls: Controls) -> None:
         self._send({"type": "controls", "id": ident, "controls": controls.to_json()})
 
@@ -121,6 +144,18 @@ class ControlChannel:
             self._end(f"the peer left {MAX_UNREAD_BYTES} bytes of its control channel unread")
             return
         self._channel.send(json.dumps(message))
+
+
+def _read_visibility(message: str | bytes) -> bool | None:
+    """Return whether a peer says that nobody sees its picture; None: it says something else."""
+    if not isinstance(message, str) or len(message) > 40 or '"hidden"' not in message:
+        return None
+    value = parse_json(message)
+    if not isinstance(value, dict) or value.keys() != {"hidden"}:
+        return None
+    if not isinstance(value["hidden"], bool):
+        raise ControlRefused('hidden is true or false, as in {"hidden": true}')
+    return value["hidden"]
 
 
 def _read_message(message: str | bytes) -> tuple[int | None, object]:

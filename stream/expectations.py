@@ -25,6 +25,9 @@ _NAMES = {
     "aiortc.rtcrtpreceiver:RTCRtpReceiver.receive": "_queue _RTCRtpReceiver__decoder_queue",
     "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "_queue",
     "aiortc.rtcrtpreceiver:decoder_worker": "get get_decoder decode put",
+    "aiortc.rtcsctptransport:RTCSctpTransport.__init__": "_advertised_rwnd",
+    "aiortc.rtcsctptransport:RTCSctpTransport._receive_data_chunk": "_advertised_rwnd user_data",
+    "aiortc.rtcsctptransport:RTCSctpTransport._receive_chunk": "_receive_data_chunk",
     "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": "_next_encoded_frame payloads timestamp",
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": (
         "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"
@@ -55,6 +58,7 @@ _PARAMETERS = {
     "aiortc.rtcrtpsender:RTCRtpSender._retransmit": "self sequence_number",
     "aiortc.rtcrtpsender:RTCRtpSender._send_keyframe": "self",
     "aiortc.rtcpeerconnection:RTCPeerConnection._RTCPeerConnection__log_debug": "self msg args",
+    "aiortc.rtcsctptransport:RTCSctpTransport._receive_data_chunk": "self chunk",
     "aiortc.rtp:HeaderExtensionsMap.configure": "self parameters",
     "aiortc.rtp:HeaderExtensionsMap.set": "self values",
     "aioice.ice:Connection.check_incoming": "self message addr protocol",

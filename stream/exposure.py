@@ -22,6 +22,11 @@ class Exposure:
     """A new session is taken while everybody gets so many frames a second; 0: always."""
     max_waiting: int = 50
     """Who finds no room waits in line; more are refused."""
+    idle_timeout_s: float = 300.0
+    """How long a session may be of no use: without a picture, or hidden and watched by nobody;
+    0: for ever."""
+    max_session_s: float = 0.0
+    """The longest that a session may last; 0: as long as it likes."""
     drain_s: float = 5.0
     """How long sessions may go on after SIGTERM."""
     proxies: tuple[str, ...] = ()
@@ -37,6 +42,11 @@ class Exposure:
             raise ConfigRefused(f"--min-fps takes 0 to 120 (got {self.min_fps:g})")
         if not 0 <= self.max_waiting <= 1000:
             raise ConfigRefused(f"--max-waiting takes 0 to 1000 (got {self.max_waiting})")
+        for name in ("idle_timeout_s", "max_session_s"):
+            limit_s = getattr(self, name)
+            if not (limit_s == 0 or 1 <= limit_s <= 604_800):
+                flag = name.replace("_", "-")
+                raise ConfigRefused(f"--{flag} takes 1 to 604800, 0 for never (got {limit_s:g})")
         if not 0 <= self.drain_s <= 86_400:
             raise ConfigRefused(f"--drain-s takes 0 to 86400 (got {self.drain_s:g})")
         for proxy in self.proxies:

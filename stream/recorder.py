@@ -100,6 +100,11 @@ class Recorder:
         self._clipping = asyncio.Lock()
         self._is_closed = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is recorded now."""
+        return bool(self._films)
+
     def open(self) -> None:
         """Begin to listen, and to keep if that is allowed."""
         self._scene.broadcast.listen(self._put)

@@ -34,6 +34,7 @@ from stream.encoders import probe_h264
 from stream.expectations import find_surprises
 from stream.gathering import PortRange, UdpPorts, gather
 from stream.icefilter import FilteredConnection, FilteredProtocol
+from stream.messages import BoundedSctpTransport
 from stream.receiver import ReceiveCounters, Receiver, RemoteTrack
 from stream.sender import Sender
 from stream.stamps import ReceivedFrame, SentFrame
@@ -49,6 +50,7 @@ __all__ = [
     "installed",
     "last_heard_s",
     "make_video_encoder",
+    "on_flood",
     "on_sent",
     "received",
     "shape_answer",
@@ -140,6 +142,15 @@ def count_bytes(peer: RTCPeerConnection) -> tuple[int, int]:
     received = sum(getattr(each, "_RTCDtlsTransport__rx_bytes", 0) for each in transports)
     sent = sum(getattr(each, "_RTCDtlsTransport__tx_bytes", 0) for each in transports)
     return received, sent
+
+
+def on_flood(peer: RTCPeerConnection, callback: Callable[[], None]) -> None:
+    """Have ``callback`` called, on the loop, when a peer sends a message that does not end.
+
+    Without the correction ``bounded_queues`` it is never called.
+    """
+    if isinstance(peer.sctp, BoundedSctpTransport):
+        peer.sctp.on_flood = callback
 
 
 def last_heard_s(peer: RTCPeerConnection) -> float | None:
@@ -254,6 +265,8 @@ def _put_in_place(
     ours = (corrections.jitter_buffer, corrections.feedback, corrections.bounded_queues)
     if any(ours) or corrections.sound:
         _replace(connection, "RTCRtpReceiver", partial(Receiver, corrections=corrections))
+    if corrections.bounded_queues:
+        _replace(connection, "RTCSctpTransport", BoundedSctpTransport)
     if corrections.bounded_queues or corrections.stamps or corrections.sound:
         _replace(connection, "RemoteStreamTrack", partial(RemoteTrack, corrections=corrections))
     if corrections.stamps:

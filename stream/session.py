@@ -16,6 +16,7 @@ from stream.addresses import find_default_address
 from stream.codecs import keep_opus, prefer_codec
 from stream.config import ServerConfig
 from stream.errors import OfferRefused, PeerLeft, StreamError, shorten
+from stream.lifetime import Idleness, end_at_age, end_when_idle
 from stream.logs import about
 from stream.peerconnection import PeerConnection
 from stream.public_address import publish
@@ -108,6 +109,9 @@ class Session(ABC):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_connection(), name=f"{self.name} watch")
                 tasks.create_task(self._await_end(), name=f"{self.name} end")
+                tasks.create_task(self._watch_use(), name=f"{self.name} use")
+                age_s = self._config.exposure.max_session_s
+                tasks.create_task(end_at_age(self, age_s), name=f"{self.name} age")
                 self._serve(tasks)
         except* PeerLeft as left:
             logger.info("session %s: %s", self.name, left.exceptions[0])
@@ -182,6 +186,10 @@ class Session(ABC):
     def _free(self) -> None:
         """Let go of everything but the connection."""
 
+    def _find_idleness(self) -> Idleness | None:
+        """Tell since when the session is of no use; None: it is of use."""
+        return None
+
     def _say_farewell(self, detail: str) -> None:
         """Tell the peer that the session ends for good, where there is a way to."""
         self.notice("warning", detail)
@@ -198,6 +206,11 @@ class Session(ABC):
             ) from None
         self._set_state(SessionState.LIVE)
         await self._watch_silence(self._config.silence_timeout_s)
+
+    async def _watch_use(self) -> None:
+        await self._connected.wait()
+        limit_s = self._config.exposure.idle_timeout_s
+        await end_when_idle(self, self._find_idleness, limit_s)
 
     async def _watch_silence(self, limit_s: float) -> None:
         """Wait until a peer that was killed, or has lost its network, has been silent too long."""

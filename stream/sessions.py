@@ -300,7 +300,7 @@ class Sessions:
     def _to_remaining_s(self) -> list[float]:
         now_s = time.monotonic()
         return [
-            guess_remaining_s(now_s - opened_s, self._lasted_s, 0.0)
+            guess_remaining_s(now_s - opened_s, self._lasted_s, self._config.exposure.max_session_s)
             for opened_s in self._opened_s.values()
         ]
 

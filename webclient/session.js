@@ -63,7 +63,12 @@ export class Session extends EventTarget {
     };
     this.#channel.onmessage = ({ data }) => this.#hear(JSON.parse(data));
     this.#channel.onclose = () => this.close(new LiveError('The server has ended the session.'));
-    this.#life.signal.addEventListener('abort', () => this.#leave());
+    // The server may let a session go that nobody sees.
+    const tell = () => this.#tell({ hidden: document.hidden });
+    this.#channel.onopen = () => document.hidden && tell();
+    const { signal } = this.#life;
+    document.addEventListener('visibilitychange', tell, { signal });
+    signal.addEventListener('abort', () => this.#leave());
   }
 
   /** The end of the session. @returns {Promise<Error>} the reason */
@@ -129,6 +134,11 @@ export class Session extends EventTarget {
     const id = ++this.#lastId;
     this.#channel.send(JSON.stringify({ id, set }));
     await new Promise((resolve, reject) => this.#unanswered.set(id, { resolve, reject }));
+  }
+
+  /** @param {object} message needs no answer */
+  #tell(message) {
+    if (this.#channel.readyState === 'open') this.#channel.send(JSON.stringify(message));
   }
 
   /** @param {string} type @param {object} detail */
