@@ -362,7 +362,7 @@ def test_nothing_is_replaced_after_a_block() -> None:
             lambda patch: patch.setattr(
                 "aiortc.rtcrtpreceiver.decoder_worker", lambda loop: loop.get()
             ),
-            "decoder_worker does not use decode, put",
+            "decoder_worker does not use decode, get_decoder, put",
         ),
     ],
 )
