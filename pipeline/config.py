@@ -95,7 +95,8 @@ class Source:
     """Where published weights lie: a repository of the hub, at one revision."""
 
     hub_id: str
-    revision: str = "main"
+    revision: str | None = "main"
+    """A commit, a tag or a branch; None: what "main" was when it was first downloaded here."""
     files: tuple[str, ...] = ()
     """Patterns of what is needed of it."""
 
@@ -219,8 +220,9 @@ SDXS_512_09_PRESET = Preset(
     licence="CreativeML Open RAIL++-M",
     size_mb=2684,
     default_size=Size(512, 512),
-    # Its weights have not changed since the first commit, whose whole name is not known.
-    weights=Source("IDKiro/sdxs-512-0.9", files=NETWORK_FILES),
+    # Its weights have not changed since the first commit, of which only the short name is known:
+    # 1190a73, and the hub asks for a whole one.
+    weights=Source("IDKiro/sdxs-512-0.9", None, NETWORK_FILES),
     condition="control",
     size_step_px=32,
     default_strength=0.8,

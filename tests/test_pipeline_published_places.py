@@ -12,6 +12,7 @@ from published_models import (
     TAESD,
     UNETS,
     narrowed,
+    own_folder,
     write_base,
     write_control,
     write_lora,
@@ -20,9 +21,9 @@ from published_models import (
 )
 
 from pipeline.config import Lines, Size
-from pipeline.engines.build import EngineConfig, build_engine
+from pipeline.engines.build import EngineConfig, build_engine, tell_nobody
 from pipeline.errors import ConfigError
-from pipeline.sources import find_preset
+from pipeline.sources import find_preset, locate
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,29 @@ def test_the_hubs_cache_is_read_without_a_network(cache: Path):
     write_lora(put_snapshot(cache, source.hub_id, source.revision))
     assert load("sdxs-512").name == "sdxs-512"
     assert load("sdxs-512", name).name == "sdxs-512"
+
+
+def test_what_has_no_known_commit_stays_at_its_first(cache: Path):
+    """Of sdxs-512-09 no whole commit is known: that of the first download is kept."""
+    preset = find_preset("sdxs-512-09")
+    assert preset is not None
+    first, later = "a" * 40, "b" * 40
+    folder = put_snapshot(cache, preset.weights.hub_id, first)
+    write_base(folder, "sdxs-512-09")
+    write_network(AutoencoderTiny, narrowed(TAESD), folder / "vae")
+    write_control(own_folder(cache, preset) / "controlnet", UNETS["sdxs-512-09"])
+    main = folder.parents[1] / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(first)
+    locate("sdxs-512-09", "", tell_nobody)
+    # The repository goes on, and this machine sees it.
+    put_snapshot(cache, preset.weights.hub_id, later)
+    main.write_text(later)
+    assert locate("sdxs-512-09", "", tell_nobody).base == folder
+    pin = cache / "sdxs-live" / "revisions" / "IDKiro--sdxs-512-0.9"
+    assert pin.read_text() == f"{first}\n"
+    pin.write_text("main")
+    refuse("IDKiro--sdxs-512-0.9 holds no commit; write one into it, or delete it", "sdxs-512-09")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,11 +14,13 @@ from engines import TRANSFORMS, ColourEngine, SlowEngine
 from peers import serving
 from playwright.async_api import Browser
 
+from pipeline.config import TINY_PRESET
 from pipeline.engines import Conditioning, Engine, Size, Style
+from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.errors import CheckpointError, PromptError
 from stream import rtp
 from stream.config import ServerConfig
-from stream.models import ModelEntry
+from stream.models import ModelEntry, list_models
 from stream.renderer import Progress
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -194,4 +197,25 @@ async def test_pace_is_told_before_the_start(browser: Browser, step_s: float, en
         assert "frames a second" in sentence
         assert sentence.endswith(ending)
         assert await visit.page.evaluate("document.body.dataset.state") == "idle"
+        visit.assert_clean()
+
+
+async def test_pace_of_the_shipped_model_is_what_was_measured(browser: Browser) -> None:
+    """The page says of ``sdxs-tiny`` what the server measured of it on this machine."""
+
+    def make(model: str, size: Size | None, on_progress: Progress, /) -> Engine:
+        return build_engine(EngineConfig(model, size=size, threads=1), on_progress)
+
+    async with (
+        serving(None, models=list_models(TINY_PRESET.name), make_engine=make) as server,
+        visiting(browser, server.base) as visit,
+    ):
+        await visit.open()
+        sentence = await visit.text("#pace")
+        async with server.http.get(f"{server.base}/api/models") as response:
+            rate_hz = (await response.json())["models"][0]["rate_hz"]
+        told = re.match(r"(about|more than) ([\d.]+) frames? a second on this machine", sentence)
+        assert told is not None, sentence
+        figure = float(told[2])
+        assert rate_hz > figure if told[1] == "more than" else abs(rate_hz - figure) <= 0.51
         visit.assert_clean()
