@@ -17,10 +17,11 @@ settings.load_profile("any-machine")
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where CI is set, make a skipped browser test a failed one, for whatever reason it was."""
+    """Where CI is set, make a skipped test of browsers or kernels a failed one."""
     report = yield
     is_skipped = report.skipped and not hasattr(report, "wasxfail")
-    if is_skipped and os.environ.get("CI") and item.get_closest_marker("browser"):
+    is_needed = item.get_closest_marker("browser") or "kernels" in item.path.stem
+    if is_skipped and os.environ.get("CI") and is_needed:
         report.outcome = "failed"
-        report.longrepr = f"a browser test was skipped where none may be: {report.longrepr}"
+        report.longrepr = f"a test was skipped where none may be: {report.longrepr}"
     return report

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import (
+    AutoencoderTiny,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
+)
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from simulated.device import SimulatedDevice
@@ -359,3 +368,48 @@ def test_a_stream_that_waits_may_read(device):
     pixels.mul(2)
     with torch.cuda.stream(stream), pytest.raises(RaceFound):
         pixels.fill_(0)
+
+
+SCHEDULERS = [
+    EulerDiscreteScheduler,
+    EulerAncestralDiscreteScheduler,
+    DDPMScheduler,
+    LCMScheduler,
+    DPMSolverMultistepScheduler,
+    TCDScheduler,
+]
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
+def test_diffusers_schedulers_may_not_be_captured(kind, device):
+    """With their timesteps on the device they look for the step there, and the host waits."""
+    scheduler = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler.set_timesteps(1, device="cuda")
+    latents, timestep = device.put(torch.ones(1, 4, 8, 8)), scheduler.timesteps[0]
+    with pytest.raises(CaptureUnsafe):
+        captured(device, lambda: scheduler.step(latents, timestep, latents))
+
+
+def test_a_captured_scheduler_stands_still(device):
+    """With timesteps on the host a step is captured, and so is its sigma: replays do not go on."""
+    scheduler = EulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    latents, out = device.put(torch.ones(1, 4, 8, 8)), device.put(torch.zeros(1, 4, 8, 8))
+
+    def step():
+        out.copy_(scheduler.step(latents, scheduler.timesteps[0], latents).prev_sample)
+
+    graph = captured(device, step)
+    index = scheduler.step_index
+    graph.replay()
+    first = out.cpu()
+    graph.replay()
+    assert scheduler.step_index == index
+    assert torch.equal(out.cpu(), first)
+
+
+def test_noise_of_a_host_generator_may_not_be_captured(device):
+    """Noise that is drawn on the host is copied to the device; a device generator's is not."""
+    host = torch.Generator().manual_seed(0)
+    with pytest.raises(CaptureUnsafe):
+        captured(device, lambda: randn_tensor((1, 4, 8, 8), host, torch.device("cuda")))

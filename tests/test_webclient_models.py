@@ -214,7 +214,7 @@ async def test_pace_of_the_shipped_model_is_what_was_measured(browser: Browser) 
         sentence = await visit.text("#pace")
         async with server.http.get(f"{server.base}/api/models") as response:
             rate_hz = (await response.json())["models"][0]["rate_hz"]
-        told = re.match(r"(about|more than) ([\d.]+) frames? a second on this machine", sentence)
+        told = re.match(r"(About|More than) ([\d.]+) frames? a second on this machine", sentence)
         assert told is not None, sentence
         figure = float(told[2])
         assert rate_hz > figure if told[1] == "more than" else abs(rate_hz - figure) <= 0.51
