@@ -5,7 +5,7 @@
  *     <script type="module" src="sdxs-live-element.js"></script>
  *     <sdxs-live source="camera" prompt="ink-wash" strength="0.8" autostart></sdxs-live>
  *
- * Attributes: `server` (base URL; the page's own without it), `source` (as in camera.js),
+ * Attributes: `server` (base URL; that of this file without it), `source` (as in camera.js),
  * `name` (under which others find the session, as in /view/{name}), `token` (for a server that
  * asks for one; who can read the page can read it), `autostart`, `mirrored`,
  * and the controls `prompt`, `strength`, `stability`, `seed`, `transition_s`, `bypass`, `freeze`,
@@ -20,7 +20,7 @@
 
 import { SourceError, openSource } from './camera.js';
 import { openMicrophone } from './microphone.js';
-import { SdxsLive } from './sdxs-live.js';
+import { SdxsLive, VERSION } from './sdxs-live.js';
 
 const TEXTS = ['prompt', 'region'];
 const FLAGS = ['bypass', 'freeze'];
@@ -35,6 +35,7 @@ SHEET.replaceSync(`
 `);
 
 export class SdxsLiveElement extends HTMLElement {
+  static VERSION = VERSION;
   static observedAttributes = CONTROLS;
 
   /** Plays the translated picture. */
@@ -190,7 +191,7 @@ export class SdxsLiveElement extends HTMLElement {
 
   #connect(/** @type {Source} */ source) {
     this.#live?.close();
-    const server = this.getAttribute('server') ?? document.baseURI;
+    const server = this.getAttribute('server') ?? undefined;
     const controls = this.#live?.controls ?? this.#controls;
     const name = this.getAttribute('name') ?? undefined;
     const token = this.getAttribute('token') ?? '';
@@ -242,4 +243,5 @@ function keepIf(isWanted, source) {
   return null;
 }
 
+export { SdxsLive, VERSION };
 customElements.define('sdxs-live', SdxsLiveElement);

@@ -2,7 +2,7 @@
 /**
  * A live translation that stays: sessions are opened again, with the same settings.
  *
- * API version 1. Every event is a CustomEvent; its `detail`:
+ * What is promised of it, and how it is used: docs/embed.md. Every event is a CustomEvent; its `detail`:
  *   state     StateChange       each change of state, and each new sentence about it
  *   controls  Controls          what the server now applies, all of them
  *   steered   Controls          the same, before it, when somebody else has set them
@@ -44,13 +44,18 @@ import { LiveError } from './live-error.js';
 import { Session } from './session.js';
 import { WaitingLine, describe } from './waiting-line.js';
 
+/** The server that this file came from. */
+const HERE = new URL('.', import.meta.url).href;
 const BACKOFF_S = [1, 2, 4, 8];
 const NO_WEBRTC =
   'This browser has no WebRTC, or it is switched off: use a current Chromium, Firefox or Safari.';
 
+/** Of what this file promises (docs/embed.md); another number for what breaks a page. */
+export const VERSION = 1;
+
 /** start() once, close() once. */
 export class SdxsLive extends EventTarget {
-  static VERSION = 1;
+  static VERSION = VERSION;
 
   #video;
   #server;
@@ -71,10 +76,11 @@ export class SdxsLive extends EventTarget {
   /**
    * @param {HTMLVideoElement} video where the translated picture plays
    * @param {{server?: string, controls?: Partial<Controls>, name?: string, token?: string}} [options]
-   *   `server`: base URL; `name`: under which others find the sessions, as in /view/{name};
+   *   `server`: base URL, that of this file without it;
+   *   `name`: under which others find the sessions, as in /view/{name};
    *   `token`: for a server that asks for one; who can read the page can read it
    */
-  constructor(video, { server = document.baseURI, controls = {}, name, token = '' } = {}) {
+  constructor(video, { server = HERE, controls = {}, name, token = '' } = {}) {
     super();
     this.#video = video;
     this.#server = new URL(server, document.baseURI);
