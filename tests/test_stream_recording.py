@@ -29,6 +29,7 @@ from pipeline.engines import Engine, Size
 from stream import rtp
 from stream.config import ServerConfig
 from stream.keeping import Keeping
+from stream.mp4 import GrowingFile
 from stream.recorder import NO_CAMERA, NO_FOLDER
 
 COLOUR = (200, 120, 40)
@@ -394,3 +395,38 @@ async def test_an_encoder_that_fails_ends_the_recording_alone(
 
 def fail(*_: object, **__: object) -> None:
     raise RuntimeError("the encoder fell over")
+
+
+async def test_a_disk_that_hangs_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures go on for who watches and are counted as dropped; the end has a deadline."""
+    goes_on = threading.Event()
+    write = GrowingFile.write
+
+    def hang(self: GrowingFile, data: bytes) -> int:
+        assert goes_on.wait(60)
+        return write(self, data)
+
+    monkeypatch.setattr(GrowingFile, "write", hang)
+    config = ServerConfig(keeping=Keeping(tmp_path), close_timeout_s=0.5)
+    try:
+        async with serving(make_engine, config) as server:
+            peer = await server.connect(flat(COLOUR), "?prompt=invert")
+            await peer.until_frames(1)
+            assert (await ask(server, peer, "POST"))[0] == 201
+            await peer.until_frames(30)
+            await peer.until_message(
+                lambda m: (
+                    m["type"] == "stats"
+                    and any(file["dropped"] for file in m["recording"]["files"])
+                )
+            )
+            status, problem = await ask(server, peer, "DELETE")
+            assert status == 503
+            assert problem["detail"] == "the disk that is recorded to does not answer"
+            await peer.until_frames(10)
+            async with server.http.delete(server.base + peer.location) as response:
+                assert response.status == 200
+    finally:
+        goes_on.set()
