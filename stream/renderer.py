@@ -47,6 +47,8 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 # An engine that has lived this long before it failed is built again at once.
 STEADY_S = 60.0
+# An engine that fails so often without saying that it is at its end, as for want of memory, is.
+MOST_FAILED_BATCHES = 5
 
 
 class Renderer:
@@ -72,6 +74,8 @@ class Renderer:
         self._report = report
         self._steps = steps
         self._pause_s = 0.0
+        # One after the other, of the engine at work.
+        self._failed_batches = 0
         self.is_beginning = True
         """Whether the engine is still being built, or waits to take over."""
 
@@ -185,21 +189,26 @@ class Renderer:
         except EngineError as error:
             if time.perf_counter() - started_s >= STEADY_S:
                 self._pause_s = 0.0
-            return self._rebuild(engine, error)
+            why = str(error)
         except Exception as error:
             # Whatever is wrong in here, sessions are owed an engine.
             logger.exception("engine %s: its work was cut short", engine.name)
-            return self._rebuild(engine, EngineError(f"unexpectedly: {error!r}"))
-        self._close(engine)
-        return None
+            why = f"unexpectedly: {error!r}"
+        else:
+            self._close(engine)
+            return None
+        # Not in an except block: the error holds what the model had in hand, and after a want of
+        # memory the next engine needs that room.
+        return self._rebuild(engine, why)
 
-    def _rebuild(self, engine: Engine, error: EngineError) -> Engine | None:
+    def _rebuild(self, engine: Engine, why: str) -> Engine | None:
         """Replace a failed engine, with growing pauses; None when it has to leave."""
-        detail = f"the model failed and is loaded again: {error}"
-        logger.error("engine %s failed: %s", engine.name, error)
+        detail = f"the model failed and is loaded again: {why}"
+        logger.error("engine %s failed: %s", engine.name, why)
         self._report(EngineStatus(EngineState.LOADING, detail, EngineInfo.of(engine)))
         self._turns.refuse_waiting(detail)
         self._close(engine)
+        self._failed_batches = 0
         while self._turns.pause(self._pause_s):
             self._pause_s = min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
             try:
@@ -241,10 +250,16 @@ class Renderer:
             self._hand_back(shares, error)
             raise
         except Exception as error:
-            # The engine may be upset by one batch and well with the next.
+            # The engine may be upset by one batch and well with the next; not by all of them.
             logger.exception("a batch of %d failed", len(shares))
             self._hand_back(shares, error)
+            self._failed_batches += 1
+            if self._failed_batches == MOST_FAILED_BATCHES:
+                raise EngineError(
+                    f"{MOST_FAILED_BATCHES} batches failed, one after the other: {error!r}"
+                ) from error
             return
+        self._failed_batches = 0
         translated_s = time.perf_counter()
         self._metrics.batch.observe(len(shares))
         for (share, _, placement), image in zip(ready, images, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -24,11 +25,11 @@ from engines import (
 
 from pipeline.engines import Image, Job, Size
 from pipeline.errors import CheckpointError, EngineError
-from stream import frames
+from stream import frames, renderer
 from stream.controls import Controls
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed, Finished
-from stream.renderer import EngineFactory
+from stream.renderer import MOST_FAILED_BATCHES, EngineFactory
 from stream.scheduler import EngineThread
 from stream.stats import Metrics
 from stream.status import EngineState
@@ -236,6 +237,45 @@ async def test_failed_engine_gives_the_camera_and_is_built_again() -> None:
         assert close_to(colour_of((await owner.next()).frame), "invert")
         assert "bus" in owner.notices[0]
         assert [engine.is_closed for engine in built] == [True, False]
+
+
+class Activations:
+    """What a model has in hand while it works."""
+
+
+async def test_engine_without_memory_is_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error for each batch ends the engine too, and what it had in hand is free by then."""
+    # pytest keeps what is logged, and with it the errors.
+    monkeypatch.setattr(renderer.logger, "disabled", True)
+    built: list[ColourEngine] = []
+    in_hand: list[weakref.ref[Activations]] = []
+    left: list[int] = []
+
+    class HungryEngine(ColourEngine):
+        def translate(self, jobs: Sequence[Job]) -> list[Image]:
+            activations = Activations()
+            in_hand.append(weakref.ref(activations))
+            raise MemoryError("no memory for the activations")
+
+    def build() -> ColourEngine:
+        left.append(sum(ref() is not None for ref in in_hand))
+        built.append(ColourEngine() if built else HungryEngine())
+        return built[-1]
+
+    async with running(build) as engine:
+        owner = Owner(engine, Controls("invert"))
+        for _ in range(MOST_FAILED_BATCHES):
+            assert owner.submit()
+            assert not (await owner.next()).is_translated
+        async with asyncio.timeout(10):
+            while not owner.submit():
+                await engine.loaded()
+        assert close_to(colour_of((await owner.next()).frame), "invert")
+        assert built[0].is_closed
+        assert len(in_hand) == MOST_FAILED_BATCHES
+        assert left == [0, 0]
+        assert len(owner.notices) == 1
+        assert "no memory for the activations" in owner.notices[0]
 
 
 async def test_engine_that_goes_on_with_less_is_told() -> None:

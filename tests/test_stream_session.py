@@ -20,7 +20,7 @@ from engines import TRANSFORMS, ColourEngine, FailingEngine, SlowEngine, transfo
 from peers import DEADLINE_S, Peer, Serving, flat, middle, serving, to_rgb
 
 from pipeline.engines import Size
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, EngineError
 from stream import rtp
 from stream.config import ServerConfig
 from stream.errors import ServerFull
@@ -247,18 +247,29 @@ async def test_camera_is_shown_while_the_model_loads() -> None:
         await peer.until_message(lambda m: m.get("state") == "live")
 
 
-async def test_engine_that_fails_is_replaced_and_the_stream_goes_on() -> None:
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (EngineError("the card fell off the bus"), "bus"),
+        (MemoryError("no memory"), "no memory"),
+        # What torch raises, by its own name, when a card is full.
+        (RuntimeError("CUDA out of memory"), "out of memory"),
+    ],
+)
+async def test_engine_that_fails_is_replaced_and_the_stream_goes_on(
+    error: Exception, word: str
+) -> None:
     """An engine that raises in mid-stream costs no session: camera, notice, new engine."""
     engines: list[ColourEngine] = []
 
     def build() -> ColourEngine:
         first = not engines
-        engines.append(FailingEngine(lambda call: first and call == 8))
+        engines.append(FailingEngine(lambda call: first and call >= 8, error))
         return engines[-1]
 
     async with serving(build, FAST) as server:
         peer = await server.connect(flat(ORANGE), "?prompt=invert")
-        await peer.until_message(lambda m: m["type"] == "notice" and "bus" in m["detail"])
+        await peer.until_message(lambda m: m["type"] == "notice" and word in m["detail"])
         await peer.until(lambda: len(engines) == 2)
         await peer.until_frames(10)
         await peer.until_colour(INVERTED)
