@@ -32,6 +32,7 @@ from stream.channel import _read_message
 from stream.config import ServerConfig
 from stream.controls import Changes, Controls, parse_changes, parse_query
 from stream.errors import ControlRefused, OfferRefused
+from stream.exposure import Exposure
 from stream.keyframes import KeyStart, find_key_start
 from stream.signaling import BOTH_WAYS, EGRESS, INGEST, check_offer, parse_fragment
 
@@ -220,8 +221,9 @@ async def test_hostile_requests_beside_a_good_session(caplog: pytest.LogCaptureF
     asked = generate(changes(), EXAMPLES)
     said = generate(messages(), EXAMPLES)
     statuses: list[int] = []
+    config = ServerConfig(connect_timeout_s=2.0, exposure=Exposure(min_fps=0))
     with rtp.installed():
-        async with serving(ColourEngine, ServerConfig(connect_timeout_s=2.0)) as server:
+        async with serving(ColourEngine, config) as server:
             good = await server.connect(flat(ORANGE), "?prompt=invert")
             await good.until_frames(3)
             before, name = len(good.frames), good.location.rpartition("/")[2]

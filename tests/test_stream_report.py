@@ -83,3 +83,25 @@ async def test_log_has_a_line_only_while_somebody_is_there(
         await peer.until(lambda: len(lines()) == 2)
         assert "delay target 120 ms, step 0 of" in lines()[0]
     assert not {"report", "adaptation"} & {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_every_stage_of_a_frame_is_exported() -> None:
+    """/metrics has a histogram of each stage, from the last packet in to the last packet out."""
+    step_s = 0.06
+    async with serving(lambda: SlowEngine(step_s)) as server:
+        peer = await server.connect(flat(ORANGE), "?prompt=invert")
+        await peer.until_frames(20)
+        read = server.app[METRICS].registry.get_sample_value
+        for stage in STAGES:
+            labels = {"stage": stage}
+            count = read("stream_stage_seconds_count", labels) or 0
+            assert count >= 15, stage
+            assert (read("stream_stage_seconds_sum", labels) or 0) > 0, stage
+        ways = read("stream_way_seconds_count") or 0
+        assert ways >= 15
+        assert (read("stream_way_seconds_sum") or 0) / ways > step_s
+        assert (read("stream_frame_age_seconds_count") or 0) >= ways
+        async with server.http.get(server.base + "/metrics") as response:
+            text = await response.text()
+    for stage in STAGES:
+        assert f'stream_stage_seconds_bucket{{le="0.05",stage="{stage}"}}' in text

@@ -217,5 +217,5 @@ async def test_pace_of_the_shipped_model_is_what_was_measured(browser: Browser) 
         told = re.match(r"(About|More than) ([\d.]+) frames? a second on this machine", sentence)
         assert told is not None, sentence
         figure = float(told[2])
-        assert rate_hz > figure if told[1] == "more than" else abs(rate_hz - figure) <= 0.51
+        assert rate_hz > figure if told[1] == "More than" else abs(rate_hz - figure) <= 0.51
         visit.assert_clean()
