@@ -173,8 +173,9 @@ async def test_good_session_among_fifty_idle_and_twenty_hostile(
     monkeypatch.setattr(limits, "BODY_TIMEOUT_S", 0.5)
     caplog.set_level(logging.WARNING)
     config = ServerConfig(
-        max_sessions=40,
-        connect_timeout_s=4.0,
+        # More than can be opened and left: two strangers, thirty a second, for three seconds.
+        max_sessions=200,
+        connect_timeout_s=3.0,
         max_frame_pixels=320 * 240,
         exposure=Exposure(min_fps=0),  # whoever has a place in time gets in
     )

@@ -117,7 +117,7 @@ def check(read: Callable[[], Changes]) -> None:
         assert 0 < len(refused.detail) < LONGEST_SENTENCE
         return
     controls = Controls().changed(changed)
-    assert 0 <= controls.strength <= 1
+    assert controls.strength is None or 0 <= controls.strength <= 1
     assert 0 <= controls.stability <= 1
     assert 0 <= controls.seed < 2**31
     assert 0 <= controls.transition_s <= 10

@@ -114,7 +114,7 @@ async def test_insecure_origin(browser: Browser) -> None:
             await visit.page.click("#start")
             sentence = await visit.text("#message-text")
             assert f"http://localhost:{port}" in sentence
-            assert "HTTPS" in sentence
+            assert "--tls self-signed" in sentence
             visit.assert_clean()
     finally:
         await runner.cleanup()
