@@ -300,8 +300,8 @@ def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
         "--model",
         default=TINY_PRESET.name,
         help=f"{presets}; a folder in diffusers' layout; or a hub id, owner/name or "
-        "owner/name@revision. All but the first want a CUDA card for video, and are downloaded "
-        "when they are first used",
+        "owner/name@revision. All but the first two want a CUDA card for video, and are "
+        "downloaded when they are first used",
     )
     parser.add_argument(
         "--lora",
@@ -437,7 +437,7 @@ def translate(options: argparse.Namespace) -> None:
     job = FileJob(
         src=options.src,
         dst=options.dst,
-        prompt=options.prompt or (TINY_PROMPT if engine.is_embedded else ""),
+        prompt=options.prompt or (TINY_PROMPT if engine.model == TINY_PRESET.name else ""),
         strength=options.strength,
         stability=options.stability,
         seed=options.seed,

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pipeline.config import TINY, TinyConfig
+from pipeline.config import SKETCH, TINY, TinyConfig
+from pipeline.sketch import SketchModel
 from pipeline.tensors import fill, read_tensors
 from pipeline.tiny import TinyModel
 
@@ -22,13 +23,30 @@ def load_tiny(path: Path, config: TinyConfig = TINY) -> TinyModel:
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit ``config``.
     """
+    return load_embedded(TinyModel(config), path)
+
+
+def load_sketch(path: Path, config: TinyConfig = SKETCH) -> SketchModel:
+    """Load ``sdxs-tiny-sketch`` for use, in float32 and channels_last.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or does not fit ``config``.
+    """
+    return load_embedded(SketchModel(config), path)
+
+
+def load_embedded(model: Network, path: Path) -> Network:
+    """Fill a model that holds nothing yet.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model.
+    """
     state = read_tensors(path)
-    model = TinyModel(config)
     fill(model, {name: value.float() for name, value in state.items()}, path.name)
     return to_channels_last(model.eval().requires_grad_(False))
 
 
-def save_tiny(model: TinyModel, path: Path) -> None:
+def save_embedded(model: TinyModel | SketchModel, path: Path) -> None:
     """Write ``model`` as safetensors, rounded to float16: half the size, no difference seen."""
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     safetensors.torch.save_file(tensors, path)

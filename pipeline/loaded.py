@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from pipeline.config import TINY_PRESET
+from pipeline.config import SKETCH_PRESET, TINY_PRESET, Lines, Preset
 from pipeline.engines.engine import Conditioning, Size, Style
 from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
+from pipeline.sketch import SketchModel, SketchStep
 from pipeline.tiny import TinyModel
 from pipeline.translate import JoinedStep, Step
 
@@ -44,7 +45,21 @@ class LoadedModel:
 
 
 def to_loaded(model: TinyModel) -> LoadedModel:
-    """Describe ``sdxs-tiny``; its styles stay on the host, in float32."""
+    """Describe ``sdxs-tiny``."""
+    stages = {"encode": model.encoder, "unet": model.unet, "decode": model.decoder}
+    return describe(model, TINY_PRESET, JoinedStep(model), stages)
+
+
+def to_loaded_sketch(model: SketchModel, lines: Lines) -> LoadedModel:
+    """Describe ``sdxs-tiny-sketch``."""
+    stages = {"control": model.control, "unet": model.unet, "decode": model.decoder}
+    return describe(model, SKETCH_PRESET, SketchStep(model, lines), stages)
+
+
+def describe(
+    model: TinyModel | SketchModel, preset: Preset, step: Step, stages: Mapping[str, nn.Module]
+) -> LoadedModel:
+    """Describe an embedded model; its styles stay on the host, in float32."""
     config = model.config
     tensors = {
         TOKENS_KEY: model.styles.tokens.detach().numpy().copy(),
@@ -52,15 +67,15 @@ def to_loaded(model: TinyModel) -> LoadedModel:
     }
     table = StyleTable(tensors, config.styles)
     return LoadedModel(
-        name=TINY_PRESET.name,
-        step=JoinedStep(model),
+        name=preset.name,
+        step=step,
         latent_channels=config.autoencoder.latent_channels,
         tokens=(config.tokens, config.token_dim),
         pooled=config.token_dim,
         encode_prompt=table.encode,
-        default_size=TINY_PRESET.default_size,
-        size_step_px=TINY_PRESET.size_step_px,
-        default_strength=TINY_PRESET.default_strength,
+        default_size=preset.default_size,
+        size_step_px=preset.size_step_px,
+        default_strength=preset.default_strength,
         styles=table.styles,
-        stages={"encode": model.encoder, "unet": model.unet, "decode": model.decoder},
+        stages=stages,
     )

@@ -7,6 +7,8 @@ input, which the released models cannot do.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from pipeline.autoencoder import Decoder, Encoder
 from pipeline.config import TinyConfig, UNetConfig
 from pipeline.schedule import LAST_TIMESTEP, OneStep
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_unet(config: UNetConfig) -> UNet2DConditionModel:
@@ -39,13 +43,19 @@ def build_unet(config: UNetConfig) -> UNet2DConditionModel:
         class_embed_type="projection",
         projection_class_embeddings_input_dim=config.pooled_dim,
     )
-    for module in unet.modules():
+    if config.in_channels > config.out_channels:
+        # The noise begins unheard: its half of the input is only in the way of a first fit.
+        nn.init.zeros_(unet.conv_in.weight.data[:, : config.out_channels])
+    return repeat_edges(unet)
+
+
+def repeat_edges(network: Network) -> Network:
+    """Repeat the picture's edge in 3x3 convolutions, in place."""
+    for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             module.padding_mode = "replicate"
             module._reversed_padding_repeated_twice = [1, 1, 1, 1]
-    # The noise begins unheard: its half of the input is only in the way of a first fit.
-    nn.init.zeros_(unet.conv_in.weight.data[:, : config.out_channels])
-    return unet
+    return network
 
 
 class StyleTable(nn.Module):

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from tiny_models import TINIEST, make_model
 
-from pipeline.checkpoint import load_tiny, save_tiny
+from pipeline.checkpoint import load_tiny, save_embedded
 from pipeline.config import STYLES
 from pipeline.errors import CheckpointError
 
@@ -18,7 +18,7 @@ from pipeline.errors import CheckpointError
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.safetensors"
-    save_tiny(make_model(), path)
+    save_embedded(make_model(), path)
     return path
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import (
     MODEL_PRESETS,
+    SKETCH_PRESET,
     STYLES,
     TINY,
     TINY_PRESET,
@@ -46,12 +47,13 @@ def test_default_size_is_one_that_the_model_takes(preset: Preset) -> None:
     assert check_size(preset.default_size, preset.size_step_px) == preset.default_size
 
 
-def test_presets_are_told_apart_and_the_embedded_one_is_first() -> None:
-    """Every name is given once; the model that needs no download runs unless another is named."""
-    assert len({preset.name for preset in MODEL_PRESETS}) == len(MODEL_PRESETS) == 5
+def test_presets_are_told_apart_and_the_embedded_ones_are_first() -> None:
+    """Every name is given once; a model that needs no download runs unless another is named."""
+    assert len({preset.name for preset in MODEL_PRESETS}) == len(MODEL_PRESETS) == 6
     assert MODEL_PRESETS[0] is TINY_PRESET
     assert [preset.name for preset in MODEL_PRESETS if preset.weights == "embedded"] == [
-        TINY_PRESET.name
+        TINY_PRESET.name,
+        SKETCH_PRESET.name,
     ]
     for preset in MODEL_PRESETS:
         assert preset.licence

@@ -20,14 +20,14 @@ from diffusers import (
 from published_loading import LATENTS, SIZE, draw, load, put, scene, to_pixels, use_own_cache
 from published_models import EULER, TAESD, UNETS, control_of, count_parameters
 
-from pipeline.config import MODEL_PRESETS, Lines, Preset
+from pipeline.config import PUBLISHED_PRESETS, Lines, Preset
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.engines.engine import Image, Job, Settings
 from pipeline.lines import draw_lines
 from pipeline.loaded import LoadedModel
 from pipeline.noise import make_noise
 
-PUBLISHED = MODEL_PRESETS[1:]
+PUBLISHED = PUBLISHED_PRESETS
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,14 @@ from cuda_sessions import EagerSession, difference, picture, running_device
 from published_models import own_folder, write_model
 
 import run
-from pipeline.config import MODEL_PRESETS, Preset, Size
+from pipeline.config import PUBLISHED_PRESETS, Preset, Size
 from pipeline.engines import build, cuda_bench, cuda_build, cuda_graph
 from pipeline.engines.build import EngineConfig, load_model, tell_nobody
 from pipeline.engines.cuda_graph import CudaGraphEngine
 from pipeline.engines.engine import Engine, Job, Settings, TemporalState
 
 SIZE = Size(64, 64)
-PUBLISHED = MODEL_PRESETS[1:]
+PUBLISHED = PUBLISHED_PRESETS
 SCRIPT = [
     # Sessions of a batch: name, picture, prompt, settings.
     [("a", 1, "a fox", Settings(0.4, 1, 0.9))],

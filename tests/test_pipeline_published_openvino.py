@@ -15,7 +15,7 @@ from published_models import own_folder, write_lora, write_model
 from scenes import draw_scene
 
 import run
-from pipeline.config import MODEL_PRESETS, Preset
+from pipeline.config import PUBLISHED_PRESETS, Preset
 from pipeline.engines import Engine, Image, Job, Settings, Size, TemporalState
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.errors import EngineError
@@ -63,7 +63,7 @@ def assert_alike(ours: list[Image], reference: list[Image]) -> None:
     assert len(np.unique(np.stack(reference), axis=0)) == len(reference)
 
 
-@pytest.mark.parametrize("preset", MODEL_PRESETS[1:], ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", PUBLISHED_PRESETS, ids=lambda preset: preset.name)
 def test_openvino_is_a_drop_in_for_eager(preset: Preset, cache: Path):
     """Frame by frame, whatever is asked for, both engines draw the same."""
     write_model(own_folder(cache, preset), preset.name)
@@ -80,7 +80,7 @@ def test_openvino_is_a_drop_in_for_eager(preset: Preset, cache: Path):
 
 def test_a_lora_is_part_of_what_is_converted(cache: Path):
     """With a LoRA the picture is the reference's with it, and not the plain one."""
-    folder = write_model(own_folder(cache, MODEL_PRESETS[1]), "sdxs-512")
+    folder = write_model(own_folder(cache, PUBLISHED_PRESETS[0]), "sdxs-512")
     write_lora(folder / "loras" / "anime")
     plain, ours, reference = (
         run_shots(build_engine(EngineConfig("sdxs-512", engine, SIZE, threads=1, lora=lora)))
@@ -92,7 +92,7 @@ def test_a_lora_is_part_of_what_is_converted(cache: Path):
 
 def test_without_a_card_it_is_what_runs_a_model(cache: Path, monkeypatch, caplog):
     """Where there is no card OpenVINO is chosen, and the log says why."""
-    write_model(own_folder(cache, MODEL_PRESETS[1]), "sdxs-512")
+    write_model(own_folder(cache, PUBLISHED_PRESETS[0]), "sdxs-512")
     monkeypatch.setattr("pipeline.engines.build.why_no_cuda", lambda: "there is no card")
     with caplog.at_level("INFO", "pipeline.engines.build"):
         engine = build_engine(EngineConfig("sdxs-512", size=SIZE, threads=1))
@@ -103,12 +103,12 @@ def test_without_a_card_it_is_what_runs_a_model(cache: Path, monkeypatch, caplog
 
 def test_what_openvino_does_not_take_is_said(cache: Path, monkeypatch):
     """A failed conversion is one sentence, with another way to run the model."""
-    write_model(own_folder(cache, MODEL_PRESETS[1]), "sdxs-512")
+    write_model(own_folder(cache, PUBLISHED_PRESETS[0]), "sdxs-512")
 
     def fail(*_: object) -> None:
         raise RuntimeError("Check failed at src/core.cpp:1:\nthere is no such operation")
 
-    monkeypatch.setattr("pipeline.engines.openvino_published.to_ir", fail)
+    monkeypatch.setattr("pipeline.engines.openvino_loaded.to_ir", fail)
     with pytest.raises(EngineError, match=r"no such operation\); --engine eager runs it$"):
         build_engine(EngineConfig("sdxs-512", "openvino", SIZE, threads=1))
 

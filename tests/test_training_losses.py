@@ -16,7 +16,7 @@ from pipeline.training.distillation import (
     output_distillation,
 )
 from pipeline.training.feature_matching import feature_matching, map_dists, map_ssim
-from pipeline.training.losses import patch_grid, slide_mean, ssim
+from pipeline.training.losses import patch_distance, patch_grid, slide_mean, ssim
 from pipeline.training.score_distillation import Segments, score_distillation
 
 
@@ -206,3 +206,29 @@ def test_patch_grid_sees_what_repeats_in_every_patch_and_nothing_else():
     # Noise of the same size is a sixty-fourth of it in the mean of 64 patches.
     noise = 0.1 * torch.randn(1, 3, 64, 64)
     assert patch_grid(targets + noise, targets, 4).item() < 0.01 / 30
+
+
+def test_patch_distance_is_zero_for_the_same_patches_elsewhere_and_not_for_their_mean():
+    random = torch.Generator().manual_seed(0)
+    dots = torch.zeros(1, 3, 96, 96)
+    dots[..., ::7, ::7] = 1.0  # no multiple of the stride
+    moved = dots.roll((2, 1), dims=(2, 3))
+    mean = torch.full_like(dots, dots.mean().item())
+    far = patch_distance(mean, dots, random).item()
+    assert patch_distance(dots, dots, random).item() == 0.0
+    assert patch_distance(moved, dots, random).item() < 0.2 * far
+    assert (moved - dots).abs().mean() > (mean - dots).abs().mean() * 0.9
+
+
+def test_patch_distance_moves_a_flat_picture_to_the_pattern():
+    """Descent from noise ends with the dots' contrast, where L1 ends with a flat picture."""
+    random = torch.Generator().manual_seed(0)
+    dots = torch.zeros(1, 1, 64, 64)
+    dots[..., ::5, ::5] = 1.0
+    picture = (0.05 * noise(1, 1, 64, 64)).requires_grad_()
+    optimizer = torch.optim.Adam([picture], 0.02)
+    for _ in range(100):
+        optimizer.zero_grad()
+        patch_distance(picture, dots, random).sum().backward()
+        optimizer.step()
+    assert picture.std().item() == pytest.approx(dots.std().item(), rel=0.4)

@@ -12,12 +12,20 @@ import torch
 from disks import full_disk
 from tiny_models import TINIEST
 
-from pipeline.checkpoint import save_tiny
+from pipeline.checkpoint import save_embedded
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.paired import Horizon, PairedConfig, Trainer, draw_strengths, measure
 from pipeline.training.pairs import Shard, draw_batches
 
-RECIPE = PairedConfig(TINIEST, batch=4, learning_rate=3e-2, warm_up_steps=2, ema_decay=0.9)
+RECIPE = PairedConfig(
+    TINIEST,
+    batch=4,
+    learning_rate=3e-2,
+    warm_up_steps=2,
+    grid_weight=4.0,
+    pattern_styles=(TINIEST.styles[0].name,),
+    ema_decay=0.9,
+)
 
 
 def make_shard(seed: int, side: int = 48) -> Shard:
@@ -54,6 +62,18 @@ def assert_same(one: Trainer, other: Trainer) -> None:
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
         assert torch.equal(one.averaged[name], other.averaged[name]), name
+
+
+def test_patterns_are_compared_in_the_styles_that_are_named(tmp_path: Path) -> None:
+    """A batch of a style with an invented pattern has that loss, one of another style none."""
+    trainer = make_trainer(tmp_path / "run")
+    shard = make_shard(0)
+    for style, has_pattern in ((0, True), (1, False)):
+        rows = np.flatnonzero(shard.styles == style)
+        losses = trainer.take_step(
+            Shard(shard.photos[rows], shard.targets[rows], shard.styles[rows])
+        )
+        assert (losses["pattern"] > 0) == has_pattern
 
 
 def test_training_learns(tmp_path: Path, pairs: Path) -> None:
@@ -186,7 +206,7 @@ def test_training_begins_with_given_weights(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in given.parameters():
             parameter.add_(0.25)
-    save_tiny(given, tmp_path / "given.safetensors")
+    save_embedded(given, tmp_path / "given.safetensors")
     trainer = make_trainer(tmp_path / "two")
     trainer.begin_from(tmp_path / "given.safetensors")
     for name, value in given.state_dict().items():

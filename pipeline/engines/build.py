@@ -7,14 +7,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.config import TINY_PRESET, Lines, Preset, check_size
+from pipeline.config import SKETCH_PRESET, TINY_PRESET, Lines, Preset, check_size
 from pipeline.engines.cuda_build import build_cuda_engine, why_no_cuda
 from pipeline.engines.engine import Engine, Size
 from pipeline.engines.precision import Precision, choose_precision
 from pipeline.errors import ConfigError
 from pipeline.hub import Progress
-from pipeline.sources import check_model, locate
-from pipeline.weights import TINY_IR, TINY_WEIGHTS, embedded
+from pipeline.sources import check_model, find_preset, locate
+from pipeline.weights import SKETCH_WEIGHTS, TINY_IR, TINY_WEIGHTS, embedded
 
 if TYPE_CHECKING:
     from pipeline.engines.cuda_graph import CudaGraphEngine
@@ -75,7 +75,8 @@ class EngineConfig:
     @property
     def is_embedded(self) -> bool:
         """Whether nothing has to be found or downloaded."""
-        return self.model == TINY_PRESET.name
+        preset = find_preset(self.model)
+        return preset is not None and preset.weights == "embedded"
 
 
 def count_processors() -> int:
@@ -145,26 +146,28 @@ def build_on_processor(config: EngineConfig, progress: Progress) -> Engine:
 
 
 def compile_step(config: EngineConfig, threads: int, progress: Progress) -> CompiledStep:
-    """Compile a model for OpenVINO; the embedded one needs no torch.
+    """Compile a model for OpenVINO; ``sdxs-tiny`` needs no torch.
 
     Raises:
         EngineError: OpenVINO does not take the model.
         CheckpointError: weights are missing or do not fit.
     """
-    if config.is_embedded:
+    if config.model == TINY_PRESET.name:
         from pipeline.engines.openvino_tiny import compile_tiny
 
         size = config.size or TINY_PRESET.default_size
         precision = choose_precision(config.precision)
         ir, weights = embedded(TINY_IR), embedded(TINY_WEIGHTS)
         return compile_tiny(ir, weights, size, threads, precision=precision)
-    from pipeline.engines.openvino_published import compile_published
+    from pipeline.engines.openvino_loaded import compile_loaded
 
     model = load_model(config, progress)
-    # Those that predict epsilon multiply what is rounded off by 14.6: only where it is asked for.
-    precision = "f32" if config.precision == "auto" else config.precision
-    size = config.size or model.default_size
-    return compile_published(model, size, threads, progress, precision)
+    if config.is_embedded or config.precision != "auto":
+        precision = choose_precision(config.precision)
+    else:
+        # Those that predict epsilon multiply what is rounded off by 14.6.
+        precision = "f32"
+    return compile_loaded(model, config.size or model.default_size, threads, progress, precision)
 
 
 def load_model(config: EngineConfig, progress: Progress) -> LoadedModel:
@@ -174,13 +177,19 @@ def load_model(config: EngineConfig, progress: Progress) -> LoadedModel:
         ConfigError: the model does not take a setting.
         CheckpointError: weights are missing or do not fit.
     """
-    if config.is_embedded:
+    lines = config.lines or Lines()
+    if config.model == TINY_PRESET.name:
         from pipeline.checkpoint import load_tiny
         from pipeline.loaded import to_loaded
 
         return to_loaded(load_tiny(embedded(TINY_WEIGHTS)))
+    if config.model == SKETCH_PRESET.name:
+        from pipeline.checkpoint import load_sketch
+        from pipeline.loaded import to_loaded_sketch
+
+        return to_loaded_sketch(load_sketch(embedded(SKETCH_WEIGHTS)), lines)
     from pipeline.published import load_published
 
     files = locate(config.model, config.lora, progress)
     config.check_for(files.preset)
-    return load_published(files, config.lines or Lines(), progress)
+    return load_published(files, lines, progress)

@@ -1,7 +1,7 @@
 """The engine of machines without a GPU: OpenVINO, one picture at a time.
 
 What it runs is a step that was compiled for one size, by :mod:`pipeline.engines.openvino_tiny`
-without torch, or by :mod:`pipeline.engines.openvino_published` from a model that torch has loaded.
+without torch, or by :mod:`pipeline.engines.openvino_loaded` from a model that torch has loaded.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import openvino
 import torch
 
-from pipeline.checkpoint import load_tiny, save_tiny
+from pipeline.checkpoint import load_tiny, save_embedded
 from pipeline.engines.openvino_ir import fix_timestep, to_ir
 from pipeline.tiny import TinyModel
 from pipeline.translate import JoinedStep, StepInputs
@@ -49,6 +49,6 @@ def export_ir(model: TinyModel, path: Path) -> None:
 def export(model: TinyModel, folder: Path) -> None:
     """Write both files that engines read."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tiny(model, folder / TINY_WEIGHTS)
+    save_embedded(model, folder / TINY_WEIGHTS)
     # From the rounded weights, so that both files hold the same numbers.
     export_ir(load_tiny(folder / TINY_WEIGHTS, model.config), folder / TINY_IR)

@@ -9,6 +9,11 @@ from torch.nn import functional as F
 SSIM_WINDOW_PX = 7
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
+PATCH_SIDE = 7
+PATCH_STRIDE = 3
+PATCH_SCALES = 3
+"""Full size, half and quarter: patterns of up to about 28 pixels."""
+PATCH_FILTERS = 16
 
 
 def ssim(images: Tensor, targets: Tensor) -> Tensor:
@@ -88,6 +93,36 @@ def by_patch(mean: Tensor, patch_px: int) -> Tensor:
     places = patch_px**2
     shared = mean.reshape(rows, -1, places, height, width).mean(dim=2)
     return shared.repeat_interleave(places, dim=1)
+
+
+def patch_distance(images: Tensor, targets: Tensor, random: torch.Generator) -> Tensor:
+    """How far the patches of two pictures are from being the same ones, wherever they lie.
+
+    The sliced Wasserstein distance between their distributions, by random projections at three
+    scales (arXiv 2203.11862, eq. 4 and 5). A texture that cannot be predicted costs nothing here
+    as long as it is that texture, and its mean costs much.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1], of at least 64 pixels a side.
+        targets: the same.
+        random: draws the projections.
+
+    Returns:
+        (B,), 0 for the same patches in any order.
+    """
+    rows, channels = images.shape[:2]
+    pair = torch.cat([images, targets])
+    distances = []
+    for _ in range(PATCH_SCALES):
+        filters = torch.randn(PATCH_FILTERS, channels, PATCH_SIDE, PATCH_SIDE, generator=random)
+        filters = filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        # Any of the places that the stride leaves out may be the first.
+        top, left = torch.randint(0, PATCH_STRIDE, (2,), generator=random).tolist()
+        found = F.conv2d(pair[..., top:, left:], filters, stride=PATCH_STRIDE).flatten(2)
+        sorted_ = found.sort(dim=2).values
+        distances.append((sorted_[:rows] - sorted_[rows:]).abs().mean(dim=(1, 2)))
+        pair = F.avg_pool2d(pair, 2)
+    return torch.stack(distances).mean(dim=0)
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:

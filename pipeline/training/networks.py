@@ -7,15 +7,14 @@ released weights; a test counts them without memory for a single weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
-Network = TypeVar("Network", bound=nn.Module)
+from pipeline.sketch import CONTROL_CHANNELS
+from pipeline.tiny import repeat_edges
 
-CONTROL_CHANNELS = (16, 32, 96, 256)
-"""Features of the small network that takes a control image to the latents' size."""
 TIME_IDS = 6
 """SDXL is told six numbers of a picture: its size, its crop and its target size."""
 TIME_ID_DIM = 256
@@ -157,15 +156,6 @@ def mid_block_type(layout: UNetLayout) -> str | None:
     """The name that diffusers has for a layout's middle stage."""
     names = {"attention": "UNetMidBlock2DCrossAttn", "resnet": "UNetMidBlock2D"}
     return names[layout.mid_block] if layout.mid_block else None
-
-
-def repeat_edges(network: Network) -> Network:
-    """Repeat the picture's edge in 3x3 convolutions, as the embedded model does."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.padding_mode = "replicate"
-            module._reversed_padding_repeated_twice = [1, 1, 1, 1]
-    return network
 
 
 def narrow(layout: UNetLayout) -> UNetLayout:

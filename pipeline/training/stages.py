@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pipeline.weights
 from pipeline.errors import ConfigError
 
 STAGES = {
@@ -15,6 +16,7 @@ STAGES = {
     "pairs": "make pairs of photo and stylised photo",
     "paired": "paired one-step distillation",
     "export": "write the weights that the package ships",
+    "export-sketch": "write the weights of the sketch, from stages one-step and control",
     "sheet": "measure held-out pictures and draw the contact sheet",
 }
 
@@ -90,6 +92,10 @@ def run_stage(stage: str, options: StageOptions) -> None:
         from pipeline.training.paired import export_paired
 
         export_paired(options)
+    elif stage == "export-sketch":
+        from pipeline.training.sketch import export_sketch
+
+        export_sketch(options, Path(pipeline.weights.__file__).parent)
     elif stage == "sheet":
         from pipeline.training.sheet import draw_sheet
 

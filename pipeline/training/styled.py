@@ -24,7 +24,7 @@ from pipeline.training.draws import Draw, Place
 from pipeline.training.family import Example, freeze
 from pipeline.training.methods import Method
 from pipeline.training.pairs import Shard, find_shards
-from pipeline.training.wide_decoder import WideDecoder
+from pipeline.wide_decoder import WideDecoder
 
 PREVIEW_PICTURES = 6
 

@@ -7,6 +7,7 @@ from pipeline.errors import CheckpointError
 
 TINY_WEIGHTS = "sdxs-tiny.safetensors"
 TINY_IR = "sdxs-tiny.xml"
+SKETCH_WEIGHTS = "sdxs-tiny-sketch.safetensors"
 PERSON_IR = "person-mask.xml"
 
 

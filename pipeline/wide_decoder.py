@@ -1,4 +1,4 @@
-"""The teacher's image decoder in the embedded family: wide, and drawing from latents alone."""
+"""The image decoder of the embedded family's teacher and of the sketch: from latents alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published models for OpenVINO: traced and compiled for one size when they are loaded."""
+"""Models that torch has loaded, for OpenVINO: traced and compiled for one size at the start."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from pipeline.errors import EngineError
 from pipeline.hub import Progress
 from pipeline.image_condition import ControlStep
 from pipeline.loaded import LoadedModel
+from pipeline.sketch import SketchStep
 from pipeline.translate import StepInputs
 
 logger = logging.getLogger(__name__)
 
 
-def compile_published(
+def compile_loaded(
     model: LoadedModel,
     size: Size,
     threads: int,
@@ -37,7 +38,7 @@ def compile_published(
     check_size(size, model.size_step_px)
     torch.set_num_threads(threads)
     model.to(torch.device("cpu"), torch.float32)
-    if isinstance(model.step, ControlStep):
+    if isinstance(model.step, ControlStep | SketchStep):
         for network in (model.step.unet, model.step.control):
             fix_timestep(network, model.step.get_buffer("timestep"))
     started_s = time.perf_counter()
@@ -60,6 +61,7 @@ def compile_published(
         model.latent_channels,
         model.encode_prompt,
         model.default_strength,
+        model.styles,
     )
 
 
