@@ -39,7 +39,7 @@ class Broadcast:
 
     def forget(self) -> None:
         """Let the newest frame go, so that nobody who comes later gets it."""
-        self._newest = None
+        self.newest = None
 
     def subscribe(self) -> Latest[Finished]:
         """Return a new slot, which holds the newest frame if there is one already."""

@@ -68,6 +68,17 @@ async def test_end_is_told_to_everybody() -> None:
     assert outcomes[1] is None
 
 
+async def test_who_comes_after_it_was_forgotten_gets_no_old_picture() -> None:
+    """A forgotten picture is for nobody who comes later; the next one is."""
+    broadcast = Broadcast()
+    broadcast.put(finished(0, 0))
+    broadcast.forget()
+    slot = broadcast.subscribe()
+    broadcast.put(finished(1, 3000))
+    assert (await slot.get()).arrived.number == 1
+    assert slot.dropped == 0
+
+
 async def test_who_leaves_gets_nothing_more() -> None:
     """After unsubscribing, a slot is closed and the others go on."""
     broadcast = Broadcast()

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientSession
 from films import SOUND_HZ, read_film
 from peers import Peer
-from test_run import ROOT
+from test_run import ROOT, read_address
 from test_stream_recording import noise
 from test_stream_sound import Clicks
 
@@ -35,7 +35,7 @@ class Server:
     def __init__(self, command: subprocess.Popen[bytes]) -> None:
         assert command.stdout is not None
         self.command = command
-        self.base = command.stdout.readline().split()[-1].decode()
+        self.base, _ = read_address(command.stdout)
 
     def written_bytes(self) -> int:
         """How much the process has had the system write to any disk."""

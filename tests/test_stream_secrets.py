@@ -14,6 +14,7 @@ import pytest
 from engines import ColourEngine
 from offers import obs
 from peers import Peer, Player, flat, serving
+from test_run import ROOT, read_address
 
 from stream import rtp
 from stream.config import ServerConfig
@@ -21,7 +22,6 @@ from stream.ice_servers import IceServer
 from stream.sessions import Sessions
 from stream.tokens import Token
 
-ROOT = Path(__file__).parent.parent
 COLOUR = (200, 120, 40)
 TOKEN = "the-operators-own-token"
 ANN = Token("ann", "ann-" + "a" * 20)
@@ -114,19 +114,18 @@ def test_nothing_in_the_list_of_processes(tmp_path: Path) -> None:
     command += ["--token", f"@{tmp_path}/token", "--turn-secret", f"@{tmp_path}/secret"]
     command += ["--ice-server", f"@{tmp_path}/ice", "--threads", "1"]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as server:
         try:
             assert server.stdout is not None
-            said = server.stdout.readline()
-            address = said.split()[-1]
+            address, before = read_address(server.stdout)
             line = Path(f"/proc/{server.pid}/cmdline").read_text()
             request = urllib.request.Request(f"{address}/api/ice-servers", headers=bearer(TOKEN))
             with urllib.request.urlopen(request) as response:
                 assert PASSWORD in response.read().decode()
             server.send_signal(signal.SIGINT)
-            out, log = server.communicate(timeout=60)
+            rest = b"".join(server.communicate(timeout=60)).decode()
         finally:
             server.kill()
     for secret in (TOKEN, SECRET, PASSWORD):
-        assert secret not in line + said + out + log
+        assert secret not in "".join((line, address, *before, rest))

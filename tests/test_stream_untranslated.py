@@ -61,7 +61,7 @@ async def test_camera_is_watched_beside_its_translation() -> None:
         assert not session.untranslated.is_watched
         frames = session.untranslated.broadcast
         await translated.until_frames(3)
-        assert frames._newest is None
+        assert frames.newest is None
         again = await server.play("me?camera=1")
         await again.until_colour(CAMERA)
         async with server.http.post(
