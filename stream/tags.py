@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from stream.controls import Controls
 
-_TOLD = ("prompt", "strength", "seed", "stability")
+_TOLD = ("prompt", "strength", "seed", "stability", "transition_s", "region")
 
 
 def to_tags(controls: Controls, model: str | None) -> dict[str, str]:

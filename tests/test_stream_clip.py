@@ -138,7 +138,8 @@ async def test_clip_and_snapshot_of_a_session() -> None:
         assert film.tags["seed"] == "5"
         told = json.loads(film.tags["comment"])
         assert told.keys() == {
-            "prompt", "strength", "seed", "stability", "bypass", "model", "time",
+            "prompt", "strength", "seed", "stability", "transition_s", "region",
+            "bypass", "model", "time",
         }  # fmt: skip
         assert (told["prompt"], told["model"], told["seed"]) == ("invert", "colours", 5)
         # A larger picture begins the tape anew, at its own size.
