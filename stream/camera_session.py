@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import replace
 from typing import Any
@@ -40,8 +39,6 @@ from stream.tags import to_tags
 from stream.ticks import ticks
 from stream.tracks import TranslatedTrack
 from stream.untranslated import Untranslated
-
-logger = logging.getLogger(__name__)
 
 
 class CameraSession(Session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -12,8 +11,6 @@ from aiohttp.web_protocol import RequestHandler
 
 from stream.exposure import Network
 from stream.rate_limit import parse_address, to_key
-
-logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
 """Each is a file descriptor and some 20 kB. A browser has up to six."""
@@ -33,7 +30,6 @@ class Connections:
         Args:
             proxies: may have more connections than one address.
         """
-        self.closed = 0
         self._proxies = proxies
         # By connection; those without a request in the order in which they last had one.
         self._addresses: dict[RequestHandler, str] = {}
@@ -77,7 +73,6 @@ class Connections:
         idle = (each for each in self._idle if address in (None, self._addresses[each]))
         victim = next(idle, newest)
         self._forget(victim)
-        self.closed += 1
         # Not before it has begun: aiohttp starts its task after it has told of it.
         asyncio.get_running_loop().call_soon(victim.force_close)
 

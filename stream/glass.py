@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -40,8 +39,6 @@ from stream.renderer import EngineFactory, ModelFactory
 from stream.routes import ENGINE
 from stream.server import create_app, keep_heap_frozen
 from stream.signaling import check_offer
-
-logger = logging.getLogger(__name__)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 SIZES = (Size(640, 480), Size(1280, 720))

@@ -60,11 +60,6 @@ class Recording:
         self.length_s = 0.0
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no picture came."""
-        return self._mp4 is None
-
-    @property
     def size_bytes(self) -> int:
         """How much is on the disk."""
         return self._file.size_bytes

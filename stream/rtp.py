@@ -64,6 +64,7 @@ _OTHERS = ("nacks_received", "key_frames_wanted", "refused_datagrams")
 # What is in force, and what takes it out again.
 _current = Corrections.none()
 _cap_bps = DEFAULT_CAP_BPS
+_udp_ports: PortRange | None = None
 _undo = ExitStack()
 
 
@@ -84,7 +85,7 @@ def install(
     Returns:
         What is in force now: nothing, after a warning, if aiortc or aioice surprise.
     """
-    global _current, _cap_bps  # noqa: PLW0603 - as global as what it corrects
+    global _current, _cap_bps, _udp_ports  # noqa: PLW0603 - as global as what it corrects
     wanted = Corrections() if corrections is None else corrections
     _undo.close()
     _current = Corrections.none()
@@ -93,7 +94,7 @@ def install(
         logger.warning("aiortc stays as it is, without any correction: %s", "; ".join(surprises))
         return _current
     _put_in_place(wanted, max_bitrate_bps, udp_ports)
-    _current, _cap_bps = wanted, max_bitrate_bps
+    _current, _cap_bps, _udp_ports = wanted, max_bitrate_bps, udp_ports
     return wanted
 
 
@@ -104,7 +105,7 @@ def installed(
     udp_ports: PortRange | None = None,
 ) -> Iterator[Corrections]:
     """Have corrections in force within a block, and what was before after it."""
-    before = _current, _cap_bps
+    before = _current, _cap_bps, _udp_ports
     try:
         yield install(corrections, max_bitrate_bps, udp_ports)
     finally:
@@ -137,11 +138,11 @@ def count_beneath(peer: RTCPeerConnection) -> dict[str, int]:
 
 
 def count_bytes(peer: RTCPeerConnection) -> tuple[int, int]:
-    """Return how many bytes a peer has sent and was sent so far, control included."""
+    """Return how many bytes a peer has sent, and was sent, so far, control included."""
     transports = {each.receiver.transport for each in peer.getTransceivers()} - {None}
-    received = sum(getattr(each, "_RTCDtlsTransport__rx_bytes", 0) for each in transports)
-    sent = sum(getattr(each, "_RTCDtlsTransport__tx_bytes", 0) for each in transports)
-    return received, sent
+    received_bytes = sum(getattr(each, "_RTCDtlsTransport__rx_bytes", 0) for each in transports)
+    sent_bytes = sum(getattr(each, "_RTCDtlsTransport__tx_bytes", 0) for each in transports)
+    return received_bytes, sent_bytes
 
 
 def on_flood(peer: RTCPeerConnection, callback: Callable[[], None]) -> None:

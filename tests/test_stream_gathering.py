@@ -103,6 +103,16 @@ async def test_sockets_are_in_the_range_and_ports_are_used_again() -> None:
         assert all(a != b for a, b in itertools.pairwise(used))
 
 
+async def test_range_is_in_force_again_after_a_block() -> None:
+    """What was in force before a block is in force after it, the range of ports too."""
+    range_ = find_free_range(8)
+    with rtp.installed(udp_ports=range_):
+        with rtp.installed():
+            pass
+        async with gathered(use_ipv6=False) as connection:
+            assert ports_of(connection) <= set(range(range_.first, range_.last + 1))
+
+
 async def test_without_the_correction_ports_are_anywhere() -> None:
     """Stock aioice binds any port; so does ours without a range."""
     range_ = find_free_range(2)
