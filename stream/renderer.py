@@ -110,6 +110,7 @@ class Renderer:
             if built.set_running_or_notify_cancel():
                 built.set_exception(error)
             return None
+        self._read_prompts(engine)
         # From here on nobody can cancel it.
         if not built.set_running_or_notify_cancel():
             self._close(engine)
@@ -123,6 +124,18 @@ class Renderer:
         self._report_ready(engine)
         built.set_result(None)
         return engine
+
+    def _read_prompts(self, engine: Engine) -> None:
+        """Encode what sessions ask for before the engine takes over; it keeps that by text.
+
+        A text encoder takes as long as several frames, and those still come from another engine.
+        """
+        for prompt in {feed.controls.prompt for feed in self._turns.feeds()}:
+            try:
+                engine.encode_prompt(prompt or EngineInfo.of(engine).default_prompt)
+            except Exception as error:
+                # What is wrong with it is told when a frame of its session is due.
+                logger.info("a prompt was not encoded beforehand: %s", error)
 
     def _fail(self, detail: str) -> None:
         """Tell that there is no model, unless another engine is at work."""

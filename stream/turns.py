@@ -77,6 +77,11 @@ class Turns:
                 self._feeds.remove(feed)
             feed.inbox.clear()
 
+    def feeds(self) -> list[Feed]:
+        """Return every session that has a place."""
+        with self._changed:
+            return list(self._feeds)
+
     def submit(self, feed: Feed, arrived: ArrivedFrame) -> None:
         """Leave a frame; it replaces one that still waits."""
         with self._changed:

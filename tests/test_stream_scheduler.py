@@ -339,6 +339,46 @@ async def test_prompts_are_encoded_beside_the_frames() -> None:
         assert close_to(await owner.render(), "swap")
 
 
+async def test_prompts_are_encoded_before_another_model_takes_over() -> None:
+    """Frames come from the old model until the new one knows every prompt, and never wait."""
+    built: asyncio.Queue[ReadingEngine] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def build() -> ReadingEngine:
+        reading = ReadingEngine()
+        loop.call_soon_threadsafe(built.put_nowait, reading)
+        return reading
+
+    async with running(ColourEngine) as engine:
+        owner = Owner(engine, Controls("invert", transition_s=0))
+        other = Owner(engine, Controls("swap", transition_s=0))
+        await owner.render()
+        await other.render()
+        swap = asyncio.create_task(engine.swap(build))
+        reading = await built.get()
+        for _ in range(2):
+            assert await asyncio.to_thread(reading.entered.acquire, timeout=10)
+            for _ in range(3):
+                assert close_to(await owner.render(), "invert")
+                assert close_to(await other.render(), "swap")
+            assert not swap.done()
+            reading.gate.release()
+        await swap
+        assert close_to(await owner.render(), "invert")
+        assert close_to(await other.render(), "swap")
+        assert engine.status.info is not None
+        assert owner.engines == other.engines == 2
+
+
+async def test_prompt_that_another_model_does_not_know_does_not_keep_it_away() -> None:
+    """It takes over all the same, and tells the session when it draws."""
+    async with running(ColourEngine) as engine:
+        owner = Owner(engine, Controls("cubism", transition_s=0))
+        await engine.swap(ColourEngine)
+        await owner.render()
+        assert "cubism" in owner.notices[-1]
+
+
 async def test_close_answers_who_waits() -> None:
     """A prompt that waits when everything is closed is answered, not forgotten."""
     built: list[ReadingEngine] = []
