@@ -22,7 +22,7 @@ from cuda_sessions import (
 )
 
 from pipeline.engines.cuda_batch import Slot, StaticBatch
-from pipeline.engines.cuda_graph import CudaGraphEngine
+from pipeline.engines.cuda_graph import CAPTURING, CudaGraphEngine
 from pipeline.engines.engine import Job, Settings, TemporalState
 from pipeline.errors import EngineError
 from simulated.tensors import RaceFound
@@ -153,6 +153,39 @@ def test_what_cannot_be_captured_runs_eagerly(fault, device, caplog):
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
     assert play(engine, step, SCRIPT) <= 1
     assert device.replays == 0
+
+
+class NotesItsTurn(torch.nn.Module):
+    """A step that notes whether its capture keeps others out."""
+
+    def __init__(self, step) -> None:
+        super().__init__()
+        self.step = step
+        self.turns: list[bool] = []
+
+    def draw(self, pixels, noise, tokens, pooled, strength):
+        if torch.cuda.is_current_stream_capturing():
+            self.turns.append(CAPTURING.locked())
+        return self.step.draw(pixels, noise, tokens, pooled, strength)
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_nobody_breaks_into_a_capture(is_broken, device, step, monkeypatch):
+    """One engine at a time captures, waits for the whole device, or gives its memory back."""
+    others: dict[str, list[bool]] = {"empty_cache": [], "synchronize": []}
+    for name, turns in others.items():
+        monkeypatch.setattr(
+            torch.cuda, name, lambda *_, turns=turns: turns.append(CAPTURING.locked())
+        )
+    noting = NotesItsTurn(CopiesToTheHost(step) if is_broken else step)
+    model = to_cuda_model(device.module(noting))
+    CudaGraphEngine(model, SIZE, torch.float32, (1, 2)).close()
+    assert model.step.turns
+    assert all(model.step.turns)
+    assert others["empty_cache"]
+    assert all(others["empty_cache"])
+    assert others["synchronize"] == [True] * is_broken
+    assert not CAPTURING.locked()
 
 
 def test_a_replay_that_differs_from_eager_turns_graphs_off(device, step, caplog):

@@ -7,6 +7,7 @@ copy in → replay → copy out, on one stream, and the host sleeps until the ba
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ from pipeline.translate import Step, StepInputs
 
 logger = logging.getLogger(__name__)
 
+CAPTURING = threading.Lock()
+"""Held while a graph is captured. Until that is over no other thread may capture, wait for the
+whole device or give its memory back, each of which would break it: a swap of the model builds an
+engine beside one that may fail meanwhile, be closed and be built again."""
 BATCH_SIZES = (8, 4, 2, 1)
 """Largest first: captures that follow fit into the memory of the first."""
 WARM_UP_RUNS = 3
@@ -155,7 +160,7 @@ class CudaGraphEngine:
                 graph.reset()
             self._graphs.clear()
             del self._step, self.stages, self.encode_prompt, self._batch, self._slots
-            torch.cuda.empty_cache()
+            give_memory_back()
 
     def _check(self, jobs: Sequence[Job]) -> None:
         if self._is_closed:
@@ -217,7 +222,7 @@ class CudaGraphEngine:
                 fitting.append(batch)
             except torch.OutOfMemoryError:
                 logger.warning("batches of %d do not fit into the device's memory", batch)
-            torch.cuda.empty_cache()
+            give_memory_back()
         if not fitting:
             raise EngineError(
                 f"{self.model} at {self.size} does not fit into the memory of {self._card()}; "
@@ -237,7 +242,8 @@ class CudaGraphEngine:
             raise
         except (RuntimeError, EngineError) as error:
             # A broken capture may leave its stream unusable.
-            torch.cuda.synchronize(self._device)
+            with CAPTURING:
+                torch.cuda.synchronize(self._device)
             self._stream = self._make_stream()
             if launcher.kernels_for(self._device).kernels is not None:
                 launcher.turn_off(self._device, f"with own kernels, {first_line(error)}")
@@ -250,6 +256,7 @@ class CudaGraphEngine:
     def _record(self, batch: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with (
+            CAPTURING,
             self.on_stream(),
             # thread_local: other threads may use the device meanwhile, as decoders and loaders do.
             torch.cuda.graph(
@@ -341,3 +348,9 @@ def prepare_libraries() -> None:
 def first_line(error: BaseException) -> str:
     """Return an error's first line: CUDA's go on about debugging."""
     return str(error).partition("\n")[0]
+
+
+def give_memory_back() -> None:
+    """Leave the card what torch keeps of it and nobody uses."""
+    with CAPTURING:
+        torch.cuda.empty_cache()
