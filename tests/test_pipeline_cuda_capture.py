@@ -105,10 +105,13 @@ class AsksTheDevice(WholeStep):
         return frames[frames > 0], memory
 
 
-@pytest.mark.parametrize(("make", "is_safe"), [(WholeStep, True), (AsksTheDevice, False)])
-def test_torchs_own_check_agrees(make, is_safe):
-    """Torch exports the step whole, and finds what its own CUDA graphs could not take."""
-    step = JoinedStep(TinyModel(TINY)).eval().requires_grad_(False)
+@pytest.mark.parametrize(
+    ("make", "is_safe", "name"),
+    [*((WholeStep, True, name) for name in MODELS), (AsksTheDevice, False, "sdxs-tiny")],
+)
+def test_torchs_own_check_agrees(make, is_safe, name):
+    """Torch exports every model's step whole, and finds what its own CUDA graphs could not take."""
+    step = MODELS[name]().eval().requires_grad_(False)
     with fake_cuda():
         module = make(on_fake_device(step, torch.float16))
         inputs = make_inputs(step, 1, 256)

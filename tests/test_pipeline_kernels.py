@@ -6,6 +6,7 @@ import ctypes
 import io
 import re
 import sys
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -319,6 +320,7 @@ def converted(frames: torch.Tensor) -> torch.Tensor:
         ("unknown architecture", "compiling for sm_130 failed"),
         ("source error", "compiling for sm_90 failed"),
         ("no driver", "the driver refuses the kernels"),
+        ("old driver", "the driver refuses the kernels (CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
     ],
 )
 @pytest.mark.usefixtures("undecided")
@@ -337,6 +339,9 @@ def test_without_kernels_torch_takes_over(fault, reason, monkeypatch, tmp_path, 
         monkeypatch.setattr(launcher, "SOURCE", tmp_path / "broken.cu")
     if fault == "no driver":
         monkeypatch.setattr("cuda.core.Device", lambda *_: raise_missing_library())
+    if fault == "old driver":
+        monkeypatch.setattr("cuda.core.Device", lambda index: Mock())
+        monkeypatch.setattr(launcher, "compile_cubin", lambda arch: CodeOfANewerCompiler())
     frames = torch.randint(0, 256, (1, 12, 16), dtype=torch.uint8)
     expected = frames_to_pixels(frames, 8, 16, torch.float32, scale=SCALE, offset=OFFSET)
     assert torch.equal(converted(frames), expected)
@@ -346,6 +351,15 @@ def test_without_kernels_torch_takes_over(fault, reason, monkeypatch, tmp_path, 
     assert sentences[0].startswith("frames in plain torch: ")
     assert reason in sentences[0]
     assert "\n" not in sentences[0]
+
+
+class CodeOfANewerCompiler:
+    """Compiled code that a driver older than the compiler does not load."""
+
+    def get_kernel(self, name):
+        from cuda.core._utils.cuda_utils import CUDAError
+
+        raise CUDAError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION:\nthe provided PTX was compiled")
 
 
 def raise_missing_library():
