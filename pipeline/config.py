@@ -163,9 +163,6 @@ STYLES: tuple[Style, ...] = (
 )
 """The looks that ``sdxs-tiny`` was trained on, each named by what a person sees."""
 
-WITHHELD_STYLES = frozenset({"blue-hour", "starry-night"})
-"""Trained, but not offered: their finest strokes come out as a grid of four pixels."""
-
 TINY = TinyConfig(styles=STYLES)
 
 TINY_PRESET = Preset(

@@ -14,7 +14,6 @@ from pipeline.config import (
     STYLES,
     TINY,
     TINY_PRESET,
-    WITHHELD_STYLES,
     Preset,
     Source,
     check_size,
@@ -112,10 +111,3 @@ def test_size_of_any_text_is_read_or_refused(text: str) -> None:
         return
     assert size.width > 0
     assert size.height > 0
-
-
-def test_withheld_styles_are_trained_and_enough_are_left():
-    """A withheld look is one of the trained ones, and at least twenty are offered."""
-    names = {style.name for style in STYLES}
-    assert names >= WITHHELD_STYLES
-    assert len(names - WITHHELD_STYLES) >= 20

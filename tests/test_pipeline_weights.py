@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from scenes import add_sensor_noise, distance, draw_scene, psnr_db
 
-from pipeline.config import STYLES, WITHHELD_STYLES
+from pipeline.config import STYLES
 from pipeline.engines import Image, Job, Settings, Size, TemporalState
 from pipeline.engines.build import EngineConfig, build_engine
-from pipeline.errors import PromptError
 
 SIZE = Size(192, 144)
 
@@ -145,13 +144,9 @@ def grid_share(image: Image) -> float:
 
 
 @pytest.mark.parametrize("prompt", [style.name for style in STYLES])
-def test_grid_is_seen_in_withheld_styles_alone(translate: Translate, prompt: str) -> None:
-    """No offered style draws the grid of the decoder's four-pixel patches."""
-    if prompt in WITHHELD_STYLES:
-        with pytest.raises(PromptError):
-            translate(draw_scene(SIZE), prompt)
-        return
-    share = grid_share(translate(draw_scene(SIZE), prompt))
+def test_no_style_draws_the_grid_of_the_decoders_patches(translate: Translate, prompt: str) -> None:
+    """A webcam's picture comes out without the four-pixel grid that two looks once had."""
+    share = grid_share(translate(add_sensor_noise(draw_scene(SIZE), 1), prompt))
     print(f"{prompt}: {share:.3f}")
-    # The withheld ones: 0.18 and 0.44.
+    # The two had 0.17 and 0.42 then, the other looks 0.03 to 0.08.
     assert share < 0.13

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import WITHHELD_STYLES
 from pipeline.engines.engine import Conditioning, Style
 from pipeline.prompts import parse_blend
 
@@ -16,13 +15,12 @@ POOLED_KEY = "styles.pooled"
 
 
 class StyleTable:
-    """Prompts to conditioning, by name; kept by text. ``styles`` are those that are offered."""
+    """Prompts to conditioning, by name; kept by text."""
 
     def __init__(self, tensors: Mapping[str, NDArray[np.float32]], styles: Sequence[Style]) -> None:
-        rows = [row for row, style in enumerate(styles) if style.name not in WITHHELD_STYLES]
-        self.styles = tuple(styles[row] for row in rows)
-        self._tokens = tensors[TOKENS_KEY][rows]
-        self._pooled = tensors[POOLED_KEY][rows]
+        self.styles = tuple(styles)
+        self._tokens = tensors[TOKENS_KEY]
+        self._pooled = tensors[POOLED_KEY]
         self._known: dict[str, Conditioning] = {}
 
     def encode(self, prompt: str) -> Conditioning:

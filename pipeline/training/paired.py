@@ -43,7 +43,7 @@ class PairedConfig:
     between_share: float = 0.10
     """Pictures trained at a strength between, against the same mixture of the pixels."""
     ssim_weight: float = 0.5
-    grid_weight: float = 50.0
+    grid_weight: float = 200.0
     """Against the grid of the decoder's patches: a tenth of the loss in a look that shows it."""
     pattern_weight: float = 0.5
     """Against the patches' distribution in ``pattern_styles``, whose best guess is their mean."""
