@@ -32,6 +32,7 @@ from stream.drain import Drain
 from stream.errors import ConfigRefused, StreamError, to_problem, to_reason
 from stream.gauges import Gauges
 from stream.heap import keep_frozen
+from stream.http_log import HttpLog
 from stream.limits import add_cors, add_security_headers, check_origin
 from stream.listening import (
     Reach,
@@ -209,6 +210,7 @@ async def serve(
         runner = web.AppRunner(
             app,
             access_log=None,
+            logger=HttpLog(app[METRICS].refusals.labels("not_http").inc),
             shutdown_timeout=SHUTDOWN_S,
             keepalive_timeout=IDLE_CONNECTION_S,
         )

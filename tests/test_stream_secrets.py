@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import signal
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import ClientSession
 from engines import ColourEngine
 from offers import obs
 from peers import Peer, Player, flat, serving
@@ -19,6 +22,7 @@ from test_run import ROOT, read_address
 from stream import rtp
 from stream.config import ServerConfig
 from stream.ice_servers import IceServer
+from stream.server import serve
 from stream.sessions import Sessions
 from stream.tokens import Token
 
@@ -28,6 +32,10 @@ ANN = Token("ann", "ann-" + "a" * 20)
 SECRET = "shared-with-the-relay"
 PASSWORD = "static-relay-password"
 SDP = {"Content-Type": "application/sdp"}
+
+
+class Told(Exception):
+    """Ends a server that has told what it had to."""
 
 
 def bearer(value: str) -> dict[str, str]:
@@ -103,6 +111,43 @@ async def test_nothing_that_is_logged_lets_anybody_in(
     assert "/sessions/{id}/controls failed" in text
     assert len(secrets) >= 12
     assert [secret for secret in secrets if secret in text or secret in shown] == []
+
+
+REST = "HTTP/1.1\r\nHost: localhost\r\n"
+MALFORMED = (
+    f"GET /metrics {REST}Authorization: Bearer {TOKEN}\x01\r\n\r\n",
+    f"GET /sessions/{SECRET}/controls\x01 {REST}\r\n",
+    f"GET /{PASSWORD * 1000} {REST}\r\n",
+    f"{PASSWORD}\r\n\r\n",
+    f"POST /whip {REST}Content-Type: application/sdp\r\nContent-Encoding: gzip\r\n"
+    f"Content-Length: {len(PASSWORD)}\r\n\r\n{PASSWORD}",
+)
+
+
+async def test_what_is_no_http_is_counted_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is malformed by one character leaves its token, and itself, in no log."""
+    caplog.set_level(logging.DEBUG)
+
+    async def send(address: str, _: object) -> None:
+        port = urlsplit(address).port
+        for text in MALFORMED:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(text.encode("latin-1"))
+            assert (await reader.read()).startswith(b"HTTP/1.")
+            writer.close()
+        async with ClientSession() as http, http.get(f"{address}/metrics") as response:
+            shown.append(await response.text())
+        raise Told
+
+    shown: list[str] = []
+    with pytest.raises(ExceptionGroup):
+        await serve(ServerConfig(port=0), ColourEngine, on_listening=send)
+    text = "\n".join(caplog.handler.format(each) for each in caplog.records)
+    assert not [each for each in (TOKEN, SECRET, PASSWORD) if each in text]
+    assert "not HTTP" in text
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    (count,) = re.findall(r'stream_refusals_total\{reason="not_http"\} (\S+)', shown[0])
+    assert float(count) >= len(MALFORMED) - 1  # the coding's fault may show in the body first
 
 
 def test_nothing_in_the_list_of_processes(tmp_path: Path) -> None:
