@@ -12,6 +12,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 logger = logging.getLogger(__name__)
 
 _STRANGERS = (HttpProcessingError, web.RequestPayloadError)
+# What asyncio's sendfile() raises when the connection has been closed meanwhile, as by a page
+# that is left while it loads.
+_HAS_LEFT = "Transport is closing"
 
 
 class HttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -33,11 +36,13 @@ class HttpLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log what is a mistake of ours; of a stranger's, at DEBUG, only its kind."""
         error = kwargs.get("exc_info")
-        if not isinstance(error, _STRANGERS):
+        if isinstance(error, _STRANGERS):
+            self._on_malformed()
+            logger.debug("not HTTP: %s", type(error).__name__)
+        elif isinstance(error, RuntimeError) and str(error) == _HAS_LEFT:
+            logger.debug("a client has left while it was sent a file")
+        else:
             super().log(level, msg, *args, **kwargs)
-            return
-        self._on_malformed()
-        logger.debug("not HTTP: %s", type(error).__name__)
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]

@@ -21,6 +21,7 @@ from test_run import ROOT, read_address
 
 from stream import rtp
 from stream.config import ServerConfig
+from stream.http_log import HttpLog
 from stream.ice_servers import IceServer
 from stream.server import serve
 from stream.sessions import Sessions
@@ -148,6 +149,20 @@ async def test_what_is_no_http_is_counted_and_not_logged(caplog: pytest.LogCaptu
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     (count,) = re.findall(r'stream_refusals_total\{reason="not_http"\} (\S+)', shown[0])
     assert float(count) >= len(MALFORMED) - 1  # the coding's fault may show in the body first
+
+
+def test_who_leaves_while_a_file_is_sent_is_no_mistake_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a client that leaves in the middle nothing is logged; of what we did wrong, all."""
+    log = HttpLog(lambda: None)
+    left, wrong = RuntimeError("Transport is closing"), RuntimeError("a mistake")
+    for error in (left, wrong):
+        log.exception("Unhandled exception", exc_info=error)
+    (record,) = caplog.records
+    assert record.name == "aiohttp.server"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is wrong
 
 
 def test_nothing_in_the_list_of_processes(tmp_path: Path) -> None:
