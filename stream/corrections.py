@@ -33,6 +33,8 @@ class Corrections:
     """Our encoders and bit rates (``codecs``)."""
     h264_profiles: bool = True
     """More H264 variants can be negotiated (``codecs``)."""
+    ciphers: bool = True
+    """Peers whose certificate has an RSA key can connect (``ciphers``)."""
     stamps: bool = True
     """The times at which frames pass the stages (``stamps``)."""
 

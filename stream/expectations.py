@@ -13,6 +13,7 @@ VERSIONS = {"aiortc": "1.16.0", "aioice": "0.13.0", "av": "18.1.0"}
 
 # Functions and the names that they have to read, write or call.
 _NAMES = {
+    "aiortc.rtcdtlstransport:RTCCertificate._create_ssl_context": "set_cipher_list",
     "aiortc.rtcrtpreceiver:RTCRtpReceiver.__init__": (
         "_RTCRtpReceiver__jitter_buffer _RTCRtpReceiver__nack_generator "
         "_RTCRtpReceiver__decoder_queue _RTCRtpReceiver__decoder_error "
@@ -46,6 +47,7 @@ _NAMES = {
 }
 _PARAMETERS = {
     "aiortc.codecs:get_encoder": "codec",
+    "aiortc.rtcdtlstransport:RTCCertificate._create_ssl_context": "self srtp_profiles",
     "aiortc.rtcrtpreceiver:JitterBuffer.add": "self packet",
     "aiortc.rtcrtpreceiver:NackGenerator.add": "self packet",
     "aiortc.rtcrtpreceiver:RTCRtpReceiver.__init__": "self kind transport",

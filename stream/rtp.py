@@ -17,6 +17,7 @@ from typing import Any
 
 import aioice.ice
 import aiortc.codecs
+import aiortc.rtcdtlstransport
 import aiortc.rtcicetransport
 import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
@@ -25,7 +26,7 @@ import aiortc.rtp
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from stream import codecs, playout
+from stream import ciphers, codecs, playout
 from stream.bitrate import DEFAULT_CAP_BPS
 from stream.codecs import VideoEncoder
 from stream.corrections import Corrections
@@ -282,6 +283,9 @@ def _put_in_place(
         relay = aioice.ice.Connection.get_component_candidates
         gathering = partialmethod(gather, ports=UdpPorts(udp_ports), relay=relay)
         _replace(aioice.ice.Connection, "get_component_candidates", gathering)
+    if corrections.ciphers:
+        certificate = aiortc.rtcdtlstransport.RTCCertificate
+        _replace(certificate, "_create_ssl_context", ciphers.make_context)
     if corrections.h264_profiles:
         _append(aiortc.codecs.CODECS["video"], codecs.more_h264_codecs())
     if corrections.decoder_limit:

@@ -13,11 +13,13 @@ import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import av
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCCertificate, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 from aiortc.mediastreams import AudioStreamTrack
+from aiortc.rtcdtlstransport import generate_certificate
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from browsers import PAGE_DEADLINE_MS, chromium
+from cryptography.hazmat.primitives.asymmetric import rsa
 from engines import ColourEngine
 from key_frames import key_frame
 from offers import obs
@@ -181,6 +183,35 @@ async def h264_profiles() -> bool:
     except OperationError:
         return False
     return True
+
+
+@probe
+async def ciphers() -> bool:
+    """A peer whose certificate has an RSA key, as GStreamer's have, connects."""
+    configuration = RTCConfiguration(iceServers=[])
+    here, there = RTCPeerConnection(configuration), RTCPeerConnection(configuration)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    certificate = RTCCertificate(key, generate_certificate(key))
+    here._RTCPeerConnection__certificates[:] = [certificate]
+    ended = asyncio.Event()
+
+    @there.on("connectionstatechange")
+    def look() -> None:
+        if there.connectionState in ("connected", "failed", "closed"):
+            ended.set()
+
+    try:
+        here.createDataChannel("any")
+        await here.setLocalDescription(await here.createOffer())
+        await there.setRemoteDescription(here.localDescription)
+        await there.setLocalDescription(await there.createAnswer())
+        await here.setRemoteDescription(there.localDescription)
+        async with asyncio.timeout(10):
+            await ended.wait()
+        return bool(there.connectionState == "connected")
+    finally:
+        await here.close()
+        await there.close()
 
 
 @probe
