@@ -25,7 +25,7 @@ from engines import (
 
 from pipeline.engines import Image, Job, Size
 from pipeline.errors import CheckpointError, EngineError
-from stream import frames, renderer
+from stream import frames, heap, renderer
 from stream.controls import Controls
 from stream.errors import ControlRefused, EngineNotReady, ServerFull
 from stream.feed import ArrivedFrame, Feed, Finished
@@ -399,6 +399,29 @@ async def test_close_answers_who_waits() -> None:
         with pytest.raises(EngineNotReady, match="closed"):
             await at_work
         await closing
+
+
+async def test_models_that_were_swapped_away_are_free() -> None:
+    """However often the model changes, one is in memory, also where the collector passes over it."""
+    built: list[weakref.ref[ColourEngine]] = []
+
+    def build() -> ColourEngine:
+        engine = ColourEngine()
+        built.append(weakref.ref(engine))
+        return engine
+
+    async with running(build) as engine:
+        keeping = asyncio.create_task(heap.keep_frozen(engine))
+        owner = Owner(engine, Controls("invert"))
+        for _ in range(4):
+            assert close_to(await owner.render(), "invert")
+            before = engine._threads[-1]
+            await engine.swap(build)
+            await asyncio.to_thread(before.join, 10)
+        assert close_to(await owner.render(), "invert")
+        assert [ref() is not None for ref in built] == [False, False, False, False, True]
+        keeping.cancel()
+        await asyncio.wait([keeping])
 
 
 async def test_cancelled_swap_leaves_the_old_engine_at_work() -> None:
