@@ -330,7 +330,8 @@ def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of --engine openvino; auto: bf16 where the processor multiplies it, else f32",
+        help="of --engine openvino; auto: bf16 for the first two models where the processor "
+        "multiplies it, else f32",
     )
 
 
@@ -494,6 +495,16 @@ def bench(options: argparse.Namespace) -> None:
     from pipeline.bench import bench_engine
 
     engine = to_engine_config(options)
+    asked = {
+        "--compare": options.compare,
+        "--device cuda": options.device == "cuda",
+        "--glass": options.glass is not None,
+        "--soak": options.soak is not None,
+        "--flicker": options.flicker,
+    }
+    if sum(asked.values()) > 1:
+        got = " and ".join(name for name, is_asked in asked.items() if is_asked)
+        raise ConfigError(f"bench takes one of {', '.join(asked)} at a time (got {got})")
     if options.clip and not options.flicker:
         raise ConfigError(f"--clip belongs to --flicker (got {options.clip} alone)")
     if options.glass:

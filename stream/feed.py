@@ -84,8 +84,9 @@ class Look:
 class Feed:
     """One session's newest frame, settings and memory.
 
-    The loop writes ``controls`` and puts into ``inbox`` under the lock of the
-    :class:`~stream.scheduler.EngineThread`; the rest belongs to the engine's thread.
+    ``inbox`` is used under the lock of :class:`~stream.turns.Turns`. The loop replaces
+    ``controls`` as a whole, counts ``spared``, and brings ``guard`` and ``blender`` before they are
+    needed; the rest belongs to the engine's thread, but that either may say that there is a gap.
     """
 
     def __init__(self, owner: FeedOwner, controls: Controls) -> None:

@@ -59,6 +59,8 @@ class Film:
     recording: Recording
     tape: Tape
     dropped_before: int
+    is_cut: bool = False
+    """Whether its tape was told to let it end."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def to_json(self) -> dict[str, Any]:
@@ -251,7 +253,9 @@ class Recorder:
 
     def _cut(self) -> None:
         for film in self._films:
-            film.tape.remove(film.recording)
+            if not film.is_cut:
+                film.is_cut = True
+                film.tape.remove(film.recording)
 
     def _ended(self, recording: Recording, why: str) -> None:
         film = next(film for film in self._films if film.recording is recording)

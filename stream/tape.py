@@ -72,7 +72,8 @@ class TapedPicture:
 class Tape:
     """Encodes for its readers in a thread of its own; fed and asked on the event loop.
 
-    At most 8 pictures and 3 s of sound wait: a newer one replaces the oldest, which is counted.
+    At most 8 pictures and 3 s of sound wait: a newer one replaces the oldest; lost pictures are
+    counted. Jobs wait for as long as somebody waits for them.
     The size is that of the first picture. A picture of more pixels begins the tape anew, unless
     a reader keeps its size; all others are fitted.
     """
@@ -136,7 +137,9 @@ class Tape:
             if self._is_ended:
                 answer.set_exception(TapeEnded("this session is not kept any more"))
             else:
-                self._jobs.append((run, answer))
+                # On a disk that hangs, those that were given up must not pile up.
+                waiting = (job for job in self._jobs if not job[1].cancelled())
+                self._jobs = deque([*waiting, (run, answer)])
                 self._changed.notify()
         return answer
 

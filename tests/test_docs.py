@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import run
+from stream import rate_limit
 from stream.corrections import Corrections
 
 ROOT = Path(__file__).parent.parent
@@ -70,3 +71,14 @@ def test_readme_counts_the_corrections() -> None:
     found = re.search(r"is corrected in (\w+) points", (ROOT / "README.md").read_text())
     assert found is not None
     assert found[1] == NUMBERS[len(Corrections.names())]
+
+
+def test_limits_are_those_of_the_code() -> None:
+    """docs/limits.md has a row for every rate, with its numbers."""
+    text = (ROOT / "docs" / "limits.md").read_text()
+    rates = [each for each in vars(rate_limit).values() if isinstance(each, rate_limit.Rate)]
+    assert len(rates) == 6
+    for rate in rates:
+        what, per_minute = rate.what.removesuffix("s"), rate.per_second * 60
+        row = rf"^\| [^|]*{what}[^|]* \| {rate.burst} \| {per_minute:g} \|$"
+        assert re.search(row, text, re.MULTILINE), rate

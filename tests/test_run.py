@@ -152,6 +152,8 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("translate SRC dst.txt", "dst.txt has no ending that says a format"),
         ("translate SRC SRC", "is SRC itself"),
         ("translate SRC DST --prompt ink-wahs", "the nearest are ink-wash"),
+        ("bench --glass bypass --soak", "--flicker at a time (got --glass and --soak)"),
+        ("bench --device cuda --compare", "(got --compare and --device cuda)"),
         ("train export --folder gone", "there is no checkpoint gone"),
         ("train paired --steps -5", "--steps must be at least 0 (got -5)"),
     ],

@@ -131,6 +131,22 @@ async def test_a_tape_that_fails_tells_its_readers() -> None:
     tape.put_picture(picture(0.2))
 
 
+async def test_jobs_that_were_given_up_do_not_pile_up() -> None:
+    """While a tape hangs only what somebody waits for is kept; the rest is never done."""
+    tape, go_on, done = Tape("test"), threading.Event(), []
+    hanging = tape.call(go_on.wait)
+    for number in range(100):
+        tape.call(lambda number=number: done.append(number)).cancel()
+    last = tape.call(lambda: done.append(100))
+    assert len(tape._jobs) <= 3
+    go_on.set()
+    last.result(DEADLINE_S)
+    assert hanging.result(DEADLINE_S)
+    assert done == [100]
+    tape.end()
+    assert await tape.ended(DEADLINE_S)
+
+
 def place(timeline: Timeline, times: list[tuple[float, float]]) -> list[float]:
     placed = [timeline.place(own_s, arrived_s, STEP_S) for own_s, arrived_s in times]
     assert all(before < after for before, after in pairwise(placed))
