@@ -36,7 +36,8 @@ class BenchResult:
     encode_ms_p50: float | None
     unet_ms_p50: float | None
     decode_ms_p50: float | None
-    """Each stage on its own; None for an engine that ``--device cuda`` measures."""
+    """Each stage of ``sdxs-tiny`` on its own; None for other models, and on a card, where
+    ``--device cuda`` measures them."""
     peak_rss_mb: float
     compared: str | None = None
     """What was run in turn with the step, at the same size."""
@@ -57,18 +58,18 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     """
     if runs < 1:
         raise ConfigError(f"--runs takes 1 or more (got {runs})")
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     engine = build_engine(config)
-    load_s = time.perf_counter() - started
+    load_s = time.perf_counter() - started_s
     step = make_step(engine)
     name, other = make_compared(config, engine.size, threads) if compare else (None, None)
     tasks = [step] if other is None else [step, other]
-    stages: Sequence[float | None] = [None, None, None]
+    stages_ms: Sequence[float | None] = [None, None, None]
     if engine.model == TINY_PRESET.name:
-        stages = time_stages(engine.name, engine.size, threads, runs, config.precision)
-    times = take_turns(tasks, runs)
-    p50 = statistics.median(times[0])
-    compared_p50 = statistics.median(times[1]) if compare else None
+        stages_ms = time_stages(engine.name, engine.size, threads, runs, config.precision)
+    times_ms = take_turns(tasks, runs)
+    p50_ms = statistics.median(times_ms[0])
+    compared_p50_ms = statistics.median(times_ms[1]) if compare else None
     result = BenchResult(
         engine=engine.name,
         device=engine.device,
@@ -77,15 +78,15 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
         threads=threads,
         runs=runs,
         load_s=round(load_s, 2),
-        step_ms_p50=p50,
-        step_ms_p95=percentile(times[0], 0.95),
-        encode_ms_p50=stages[0],
-        unet_ms_p50=stages[1],
-        decode_ms_p50=stages[2],
+        step_ms_p50=p50_ms,
+        step_ms_p95=percentile(times_ms[0], 0.95),
+        encode_ms_p50=stages_ms[0],
+        unet_ms_p50=stages_ms[1],
+        decode_ms_p50=stages_ms[2],
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         compared=name,
-        compared_ms_p50=compared_p50,
-        ratio=p50 / compared_p50 if compared_p50 else None,
+        compared_ms_p50=compared_p50_ms,
+        ratio=p50_ms / compared_p50_ms if compared_p50_ms else None,
     )
     engine.close()
     return result
@@ -107,18 +108,18 @@ def image_shape(engine: Engine) -> tuple[int, ...]:
 
 def take_turns(tasks: Sequence[Callable[[], object]], runs: int) -> list[list[float]]:
     """Time each task ``runs`` times in rounds of five, in milliseconds, after a warm-up."""
-    times: list[list[float]] = [[] for _ in tasks]
+    times_ms: list[list[float]] = [[] for _ in tasks]
     for task in tasks:
         for _ in range(WARM_UP_RUNS):
             task()
-    while len(times[0]) < runs:
-        for task, row in zip(tasks, times, strict=True):
+    while len(times_ms[0]) < runs:
+        for task, row_ms in zip(tasks, times_ms, strict=True):
             task()
             for _ in range(5):
-                started = time.perf_counter()
+                started_s = time.perf_counter()
                 task()
-                row.append((time.perf_counter() - started) * 1e3)
-    return times
+                row_ms.append((time.perf_counter() - started_s) * 1e3)
+    return times_ms
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -149,4 +150,4 @@ def time_stages(
         stages = bind_stages(model, size, threads)
     else:
         return [None, None, None]
-    return [statistics.median(times) for times in take_turns(stages, max(10, runs // 2))]
+    return [statistics.median(times_ms) for times_ms in take_turns(stages, max(10, runs // 2))]

@@ -44,6 +44,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-
 SIZES = (Size(640, 480), Size(1280, 720))
 CODECS = ("VP8", "H264")
 FRAME_RATE_HZ = 30
+SHORTEST_S, LONGEST_S = 1.0, 600.0
 # Beside the measurement itself: the browser's start and the connection.
 BROWSER_DEADLINE_S = 40.0
 # The first frames show how a connection begins, not how it runs.
@@ -121,8 +122,12 @@ async def run(
         What the last line of the output holds.
 
     Raises:
-        ConfigRefused: there is no browser, or it measured nothing.
+        ConfigRefused: ``seconds`` is out of range, there is no browser, or it measured nothing.
     """
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise ConfigRefused(
+            f"--seconds takes {SHORTEST_S:g} to {LONGEST_S:g} for each case (got {seconds:g})"
+        )
     browser = browser or find_browser()
     rows = []
     # The figures are those of one size: nothing may change it.

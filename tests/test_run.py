@@ -153,6 +153,7 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("translate SRC SRC", "is SRC itself"),
         ("translate SRC DST --prompt ink-wahs", "the nearest are ink-wash"),
         ("bench --glass bypass --soak", "--flicker at a time (got --glass and --soak)"),
+        ("bench --glass bypass --seconds 0", "--seconds takes 1 to 600 for each case (got 0)"),
         ("bench --device cuda --compare", "(got --compare and --device cuda)"),
         ("train export --folder gone", "there is no checkpoint gone"),
         ("train paired --steps -5", "--steps must be at least 0 (got -5)"),
