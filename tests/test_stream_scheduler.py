@@ -402,7 +402,7 @@ async def test_close_answers_who_waits() -> None:
 
 
 async def test_models_that_were_swapped_away_are_free() -> None:
-    """However often the model changes, one is in memory, also where the collector passes over it."""
+    """However often the model changes, one is in memory, also where the collector passes by."""
     built: list[weakref.ref[ColourEngine]] = []
 
     def build() -> ColourEngine:
