@@ -337,6 +337,31 @@ async def test_phone(browser: Browser) -> None:
         visit.assert_clean()
 
 
+async def test_window_of_any_width(browser: Browser) -> None:
+    """In a narrow window all buttons and all that is shown are in sight."""
+    everything = """() => {
+        for (const part of document.querySelectorAll('#hud-effort, #clip, #record')) {
+            part.hidden = false;
+        }
+        document.getElementById('hud-size').textContent = '192×144, 1 of 2 frames';
+        const width = innerWidth;
+        const isOut = (box) => box.width > 0 && (box.left < 0 || box.right > width);
+        const parts = '.bar, .hud, .deck, .panel, button, fieldset, label';
+        const cut = [...document.querySelectorAll(parts)]
+            .filter((part) => isOut(part.getBoundingClientRect()));
+        return cut.map(({ outerHTML }) => outerHTML);
+    }"""
+    async with visited(browser) as visit:
+        await visit.open()
+        for width in (780, 900, 1024, 1101, 1280):
+            await visit.page.set_viewport_size({"width": width, "height": 700})
+            assert await visit.page.evaluate(everything) == [], width
+            start = await visit.page.locator("#start").bounding_box()
+            assert start is not None
+            assert start["width"] >= 90, width  # it says what it does
+        visit.assert_clean()
+
+
 async def test_help(browser: Browser) -> None:
     """? lists the keys and Escape closes the list."""
     async with visited(browser) as visit:
