@@ -230,6 +230,8 @@ class CameraSession(Session):
             # On a copy: a picture that is held on purpose later has no sign.
             signed = sign.repeat_with_sign(finished.frame, finished.frame, now_s)
             finished = replace(finished, frame=signed)
+        if not finished.is_translated:
+            self.stats.went_past_model()
         for stage, duration_ms in finished.stages_ms.items():
             self.stats.stage(stage, duration_ms)
         self.broadcast.put(finished)

@@ -169,7 +169,10 @@ def to_memory(rss_mb: Sequence[float], window_s: float) -> dict[str, float]:
 
 
 async def _watch_memory(app: web.Application, window_s: float, rss_mb: list[float]) -> None:
-    """Sample until cancelled; print the server's own figures once a window."""
+    """Sample from the first session on until cancelled; print the figures once a window."""
+    is_open = asyncio.Event()
+    app[SESSIONS].on_change.append(is_open.set)
+    await is_open.wait()  # a busy machine takes long to start a browser
     report = Report(app[SESSIONS], app[METRICS], app[ADAPTATION].__str__)
     started_s = time.perf_counter()
     told = 0

@@ -21,6 +21,7 @@ _RATE_WINDOW_S = 2.0
 _RATE_FRAMES = 240  # 2 s at 120 Hz
 _MEDIAN_OF = 60
 _TRAVELS = 1800  # a minute at 30 Hz
+_MODEL_STAGES = ("wait", "prepare", "translate", "mask", "finish")
 _STAGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0, 3.0)
 
 
@@ -168,6 +169,9 @@ class SessionStats:
         self._rate_in = Rate()
         self._rate_out = Rate()
         self._age_ms: deque[float] = deque(maxlen=_MEDIAN_OF)
+        self._here_ms: deque[float] = deque(maxlen=_MEDIAN_OF)
+        # Of a picture that is sent again and again; None: the last one sent was new.
+        self._repeated_ms: float | None = None
         self._stages_ms: dict[str, deque[float]] = {}
         self._travels: deque[Travel] = deque(maxlen=_TRAVELS)
 
@@ -213,6 +217,20 @@ class SessionStats:
         self._stages_ms.setdefault(name, deque(maxlen=_MEDIAN_OF)).append(duration_ms)
         self._metrics.stage_s.labels(name).observe(duration_ms / 1000)
 
+    def went_past_model(self) -> None:
+        """Forget what the model took: the picture that is sent now was not in it."""
+        for name in _MODEL_STAGES:
+            self._stages_ms.pop(name, None)
+
+    def passed(self, here_ms: float, *, is_repeat: bool) -> None:
+        """Record how long a picture was here, from its last packet in to its last packet out.
+
+        One that is sent again gets older with each time, and so does what is seen.
+        """
+        self._repeated_ms = here_ms if is_repeat else None
+        if not is_repeat:
+            self._here_ms.append(here_ms)
+
     def travelled(self, travel: Travel) -> None:
         """Record one picture's whole way."""
         self._travels.append(travel)
@@ -227,7 +245,13 @@ class SessionStats:
         return {name: median(ms) for name, ms in self._stages_ms.items()}
 
     def to_json(self) -> dict[str, object]:
-        """Return rates, drops and rolling medians; None where nothing was measured."""
+        """Return rates, drops and rolling medians; None where nothing was measured.
+
+        ``here_ms`` of a picture that is sent again is its own.
+        """
+        here_ms = self._repeated_ms
+        if here_ms is None and self._here_ms:
+            here_ms = median(self._here_ms)
         stages: dict[str, float | None] = dict.fromkeys(("decode", "wait", "translate", "encode"))
         stages.update({name: round(ms, 2) for name, ms in self.stages_ms().items()})
         return {
@@ -237,5 +261,6 @@ class SessionStats:
             "dropped_out": self.dropped_out,
             "beneath": self._beneath,
             "age_ms": round(median(self._age_ms), 1) if self._age_ms else None,
+            "here_ms": None if here_ms is None else round(here_ms, 1),
             "stages_ms": stages,
         }

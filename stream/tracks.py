@@ -40,10 +40,11 @@ class PictureTrack(MediaStreamTrack):  # type: ignore[misc]  # aiortc is seen as
         finished, taken_s = self._handed
         self._stats.stage("encode", (sent.encoded_s - taken_s) * 1000)
         self._stats.stage("send", (sent.sent_s - sent.encoded_s) * 1000)
-        if finished.is_repeat:
-            return
         arrived = finished.arrived
         here_s = sent.sent_s - (arrived.complete_s or arrived.arrived_s)
+        self._stats.passed(here_s * 1000, is_repeat=finished.is_repeat)
+        if finished.is_repeat:
+            return
         self._delay.note(here_s)
         way_ms = (here_s + (sent.round_trip_s or 0.0)) * 1000
         stages_ms = finished.stages_ms if finished.is_translated else None

@@ -213,8 +213,11 @@ class HeldEngine(ColourEngine):
         return super().translate(jobs)
 
 
+AGES = "() => Number(document.getElementById('hud-delay').textContent) > 1000"
+
+
 async def test_stalled_model(browser: Browser) -> None:
-    """A picture that stands still is never left without a word."""
+    """A picture that stands still is never left without a word, and its age is seen to grow."""
     engines: list[HeldEngine] = []
 
     def load() -> Engine:
@@ -224,13 +227,16 @@ async def test_stalled_model(browser: Browser) -> None:
     async with visited(browser, load) as visit:
         await visit.open("?source=test&autostart=1")
         await visit.until_state("live")
+        ageing = asyncio.create_task(visit.page.wait_for_function(AGES, polling=50))
         engines[0].goes_on.clear()
         try:
             await visit.page.wait_for_selector('body[data-engine="stalled"]')
             assert await visit.text("#hud-state") == "Model stalled"
             assert "slower than a second" in await visit.text("#message-text")
             await visit.until_text("#message-text", "you see the camera itself")
+            await ageing
         finally:
+            ageing.cancel()
             engines[0].goes_on.set()
         await visit.page.wait_for_selector('body[data-engine="live"]')
         await visit.page.wait_for_selector("#message", state="hidden")

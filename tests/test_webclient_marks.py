@@ -21,6 +21,19 @@ OUTCOME = re.compile(
 MAX_DIFFERENCE_MS = 15
 # Between two measurements other work on the machine may end, and it weighs on both figures.
 MEASUREMENTS = 3
+NUMBERS_OF_A_LINK = """async () => {
+    const { LinkMeter, estimateStages } = await import('./measure.js');
+    const pair = (id, currentRoundTripTime) =>
+        [id, { id, type: 'candidate-pair', nominated: true, currentRoundTripTime }];
+    const transport = ['T', { type: 'transport', selectedCandidatePairId: 'used' }];
+    const meter = new LinkMeter();
+    let link;
+    for (const used_s of [0.004, 0.5, 0.006])
+        link = meter.read(new Map([pair('left', 0.079), pair('used', used_s), transport]));
+    const stages_ms = { decode: 1, wait: 2, translate: 20, encode: 3 };
+    const stages = estimateStages(link, { here_ms: 40, stages_ms }, 7, 0);
+    return stages.map(({ name, ms }) => [name, ms]);
+}"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,12 +77,25 @@ async def test_measured_delay_is_near_the_estimate(browser: Browser) -> None:
             median_ms, p95_ms, frames, estimate_ms = map(int, outcome.groups())
             assert frames >= 10
             assert 0 < median_ms <= p95_ms
+            # Where pictures differ by more than that among themselves, medians of two seconds do.
+            allowed_ms = max(MAX_DIFFERENCE_MS, p95_ms - median_ms)
             differences_ms.append(abs(estimate_ms - median_ms))
-            if differences_ms[-1] <= MAX_DIFFERENCE_MS:
+            if differences_ms[-1] <= allowed_ms:
                 break
             await visit.page.click("#measure-delay")
-        assert min(differences_ms) <= MAX_DIFFERENCE_MS, differences_ms
+        else:
+            pytest.fail(f"estimates are off by {differences_ms} ms")
         visit.assert_clean()
+
+
+async def test_estimate_adds_up_what_is_known(browser: Browser) -> None:
+    """The round trip is that of the addresses in use; the server's time is all of it."""
+    async with visited(browser) as visit:
+        await visit.open()
+        stages = dict(await visit.page.evaluate(NUMBERS_OF_A_LINK))
+    assert stages["network"] == pytest.approx(6)
+    assert sum(stages.values()) == pytest.approx(6 + 40 + 7)
+    assert (stages["translate"], stages["wait"], stages["receive"]) == (20, 16, 7)
 
 
 async def test_camera_is_back_after_measuring(browser: Browser) -> None:

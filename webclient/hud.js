@@ -14,6 +14,7 @@ import { FrameCounter, LinkMeter, Rate, estimateStages } from './measure.js';
 const TOAST_MS = 4000;
 const UNREAD_MS = 1500;
 const COUNT_MS = 250;
+const STANDING_MS = 1500; // a picture on screen for longer gets visibly older
 const WORDS = {
   idle: 'Ready',
   connecting: 'Connecting',
@@ -39,7 +40,7 @@ export class Hud {
   #meter = new LinkMeter();
   #shown = new Rate();
   #dropped = new Rate();
-  /** The delay from camera to screen, estimated; null while the server says nothing. */
+  /** How old the picture on screen is, estimated; null while the server says nothing. */
   delay_ms = /** @type {number | null} */ (null);
 
   /** @param {Document} root holds the ids of index.html @param {HTMLVideoElement} video */
@@ -61,9 +62,10 @@ export class Hud {
     this.#showEffort(null);
   }
 
-  updateStats(/** @type {Stats} */ { server, report }) {
+  updateStats(/** @type {Stats} */ { server, report, quiet_ms }) {
     const link = this.#meter.read(report);
-    const stages = estimateStages(link, server, this.#frames.inBrowser_ms);
+    const standing_ms = quiet_ms > STANDING_MS ? quiet_ms : 0;
+    const stages = estimateStages(link, server, this.#frames.inBrowser_ms, standing_ms);
     const delay_ms = stages.reduce((sum, { ms }) => sum + ms, 0);
     const drops = this.#dropped.add((server?.dropped_in ?? 0) + (server?.dropped_out ?? 0));
     this.#write('hud-fps', toFigure(this.#shown.add(this.#frames.total)));

@@ -20,7 +20,9 @@ export class MarkedCamera {
   drawn = new Map();
   #camera;
   #ctx;
-  #timer;
+  #interval_ms;
+  #next_ms = 0;
+  #request = 0;
   #number = 0;
 
   /** @param {HTMLVideoElement} camera plays it */
@@ -32,7 +34,8 @@ export class MarkedCamera {
     const [track] = canvas.captureStream(0).getVideoTracks();
     this.track = /** @type {CanvasCaptureMediaStreamTrack} */ (track);
     this.track.contentHint = 'motion';
-    this.#timer = setInterval(() => this.#draw(), 1000 / rate_Hz);
+    this.#interval_ms = 1000 / rate_Hz;
+    this.#wait();
   }
 
   /** Width of one mark as a part of the picture's: a narrow picture has narrow marks. */
@@ -47,8 +50,20 @@ export class MarkedCamera {
   }
 
   stop() {
-    clearInterval(this.#timer);
+    cancelAnimationFrame(this.#request);
     this.track.stop();
+  }
+
+  /** Draw when the page is drawn: a canvas is captured then, and what is early would wait for it. */
+  #wait() {
+    this.#request = requestAnimationFrame(() => {
+      const now_ms = performance.now();
+      if (now_ms >= this.#next_ms) {
+        this.#next_ms = Math.max(this.#next_ms + this.#interval_ms, now_ms);
+        this.#draw();
+      }
+      this.#wait();
+    });
   }
 
   #draw() {

@@ -11,7 +11,8 @@
 
 const RATE_WINDOW_MS = 2000;
 const SLEPT_MS = 3000; // a reading so late means that the tab or the machine slept
-const SMOOTHING = 0.1; // a new value's share: about the last ten frames count
+const FRAMES = 60; // of which a median is taken, as the server does
+const REPORTS = 20; // ten seconds: a browser sends a check each few seconds, and one may be slow
 
 /** How fast a total grows, per second over the last two seconds. */
 export class Rate {
@@ -28,12 +29,32 @@ export class Rate {
   }
 }
 
+/** The newest values, a bounded number. */
+class Recent {
+  #values = /** @type {number[]} */ ([]);
+  #room;
+
+  constructor(room = FRAMES) {
+    this.#room = room;
+  }
+
+  add(value = 0) {
+    this.#values.push(value);
+    if (this.#values.length > this.#room) this.#values.shift();
+  }
+
+  /** @returns {number | null} null if there are none */
+  get median() {
+    const sorted = [...this.#values].sort((a, b) => a - b);
+    return sorted[(sorted.length - 1) >> 1] ?? null;
+  }
+}
+
 /** Counts the frames that a video element really shows. */
 export class FrameCounter {
   #video;
   #presented = 0;
-  /** Smoothed time from a frame's last packet to the screen; null where a browser does not say. */
-  inBrowser_ms = /** @type {number | null} */ (null);
+  #inBrowser_ms = new Recent(FRAMES);
 
   constructor(/** @type {HTMLVideoElement} */ video) {
     this.#video = video;
@@ -44,14 +65,16 @@ export class FrameCounter {
     return this.#presented || this.#video.getVideoPlaybackQuality().totalVideoFrames;
   }
 
+  /** Median time from a frame's last packet to the screen; null where a browser does not say. */
+  get inBrowser_ms() {
+    return this.#inBrowser_ms.median;
+  }
+
   #next() {
-    this.#video.requestVideoFrameCallback((now_ms, { presentedFrames, receiveTime }) => {
+    this.#video.requestVideoFrameCallback((_, { presentedFrames, receiveTime }) => {
       this.#presented = presentedFrames;
-      if (receiveTime) {
-        const age_ms = Math.max(0, now_ms - receiveTime);
-        const before_ms = this.inBrowser_ms ?? age_ms;
-        this.inBrowser_ms = before_ms + SMOOTHING * (age_ms - before_ms);
-      }
+      // Not the callback's own time: a busy page is called later than that.
+      if (receiveTime) this.#inBrowser_ms.add(Math.max(0, performance.now() - receiveTime));
       this.#next();
     });
   }
@@ -89,6 +112,7 @@ export class Pulse {
 /** Turns the W3C's running totals into figures of the time since the last report. */
 export class LinkMeter {
   #last = { out: /** @type {Entry} */ ({}), inb: /** @type {Entry} */ ({}) };
+  #roundTrips_ms = new Recent(REPORTS);
 
   /** @param {RTCStatsReport} report @returns {Link} */
   read(report) {
@@ -102,11 +126,13 @@ export class LinkMeter {
       (1000 * change(way, total)) / Math.max(1, change(way, count));
     const bps = (/** @type {'out' | 'inb'} */ way, name = '') =>
       (8000 * change(way, name)) / Math.max(1, change(way, 'timestamp'));
+    const roundTrip_s = findPair(report)?.currentRoundTripTime;
+    if (roundTrip_s !== undefined) this.#roundTrips_ms.add(1000 * roundTrip_s);
     const link = {
       send_ms:
         mean_ms('out', 'totalEncodeTime', 'framesEncoded') +
         mean_ms('out', 'totalPacketSendDelay', 'packetsSent'),
-      network_ms: 1000 * (findPair(report)?.currentRoundTripTime ?? 0),
+      network_ms: this.#roundTrips_ms.median ?? 0,
       receive_ms:
         mean_ms('inb', 'jitterBufferDelay', 'jitterBufferEmittedCount') +
         mean_ms('inb', 'totalDecodeTime', 'framesDecoded'),
@@ -125,21 +151,24 @@ export class LinkMeter {
  * The parts of the delay from camera to screen, as far as anybody knows them.
  *
  * @param {Link} link @param {ServerStats | null} server @param {number | null} inBrowser_ms
+ * @param {number} standing_ms for how long the picture on screen has stood still; 0: it moves
  * @returns {Stage[]}
  */
-export function estimateStages(link, server, inBrowser_ms) {
+export function estimateStages(link, server, inBrowser_ms, standing_ms = 0) {
   const { decode, wait, translate, mask, encode } = server?.stages_ms ?? {};
-  // The age is from decoder to encoder.
-  const between_ms = (server?.age_ms ?? 0) - (translate ?? 0) - (mask ?? 0);
+  // What no other stage of the server's has: a place in its queues, and its own loop.
+  const known_ms = [decode, translate, mask, encode].reduce((sum, ms) => (sum ?? 0) + (ms ?? 0), 0);
+  const rest_ms = (server?.here_ms ?? 0) - (known_ms ?? 0);
   const stages = [
     { name: 'send', ms: link.send_ms },
     { name: 'network', ms: link.network_ms },
     { name: 'decode', ms: decode },
-    { name: 'wait', ms: Math.max(wait ?? 0, between_ms) },
+    { name: 'wait', ms: Math.max(wait ?? 0, rest_ms) },
     { name: 'translate', ms: translate },
     ...(mask ? [{ name: 'mask', ms: mask }] : []),
     { name: 'encode', ms: encode },
     { name: 'receive', ms: inBrowser_ms ?? link.receive_ms },
+    ...(standing_ms ? [{ name: 'standing', ms: standing_ms }] : []),
   ];
   return stages.map(({ name, ms }) => ({ name, ms: ms ?? 0 }));
 }
@@ -149,10 +178,16 @@ function findVideo(report, type) {
   return toList(report).find((entry) => entry.type === type && entry.kind === 'video') ?? {};
 }
 
-/** @returns {Entry | undefined} the pair of addresses in use */
+/**
+ * @returns {Entry | undefined} the pair of addresses in use; several may be nominated, and of
+ *   those that are not in use the round trip stays what it was once
+ */
 function findPair(/** @type {RTCStatsReport} */ report) {
-  const pairs = toList(report).filter(({ type }) => type === 'candidate-pair');
-  return pairs.find(({ nominated, selected }) => nominated || selected);
+  const entries = toList(report);
+  const chosen = entries.find(({ type }) => type === 'transport')?.selectedCandidatePairId;
+  if (chosen) return report.get(chosen);
+  const pairs = entries.filter(({ type }) => type === 'candidate-pair');
+  return pairs.find(({ selected }) => selected) ?? pairs.find(({ nominated }) => nominated);
 }
 
 /** @returns {Entry[]} */

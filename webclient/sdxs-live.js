@@ -27,8 +27,9 @@
  *   effort: {size: string, share: string, detail: string} | null,
  *   fps_in: number | null, fps_out: number | null,
  *   dropped_in: number | null, dropped_out: number | null,
- *   age_ms: number | null, stages_ms: Record<string, number | null> | null,
+ *   age_ms: number | null, here_ms: number | null, stages_ms: Record<string, number | null> | null,
  *   recording: Kept}} ServerStats
+ *   `age_ms`: from the decoder to the encoder; `here_ms`: from the last packet in to the last one out
  *   `effort`: what the model does less so that the delay stays below the server's target
  *   `blurred`: why, where the server has a safety checker
  *   `stall`: shown for want of a translation: the last picture, marked, or the camera's own
