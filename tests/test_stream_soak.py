@@ -42,9 +42,10 @@ async def test_session_is_measured_from_its_beginning_to_its_end(
     )
     lines = capsys.readouterr().out.strip().split("\n")
     assert json.loads(lines[-1]) == report
-    # The page counts its 15 s from the connection on, so two windows of 5 s are over by then.
+    # The page counts its 15 s from the connection on: two windows of 5 s are over before it
+    # leaves, and a third may be a moment later.
     assert len(lines) >= 3
-    assert all("sessions 1," in line and "MB" in line for line in lines[:-1]), lines
+    assert all("sessions 1," in line and "MB" in line for line in lines[:2]), lines
     assert report["frames"] > 60
     assert report["fps"] > 5
     assert 0 < report["median_first_ms"] < 1000
