@@ -199,6 +199,9 @@ class Renderer:
                     # It goes on with less than it began with, such as without a CUDA graph.
                     told = engine.device
                     self._report_ready(engine)
+                    for feed in self._turns.feeds():
+                        detail = f"the model goes on with less: {told}"
+                        self._post(feed.owner.notice, "warning", detail)
         except EngineError as error:
             if time.perf_counter() - started_s >= STEADY_S:
                 self._pause_s = 0.0

@@ -40,6 +40,7 @@ def test_a_measurement_says_all_that_a_row_needs(device):
         assert 0 < row["replay_ms_p50"] <= row["replay_ms_p95"]
         assert 0 < row["latency_ms_p50"] <= row["latency_ms_p95"]
         assert row["eager_ms_p50"] > 0
+        assert row["largest_difference"] in (0, 1)
         assert row["images_per_s"] > 0
         names = ["frames to pixels", "encode", "unet", "decode", "pixels to frames"]
         assert list(row["stages_ms"]) == names
@@ -47,6 +48,7 @@ def test_a_measurement_says_all_that_a_row_needs(device):
     card = result.to_card()
     assert "small 64x64 float32 on a simulated card" in card
     assert card.count("\n| ") == 3
+    assert card.count(" of 255 |") == 2
 
 
 def test_a_stage_computes_what_it_computes_in_a_step(device):
@@ -72,6 +74,7 @@ def test_without_graphs_eager_is_measured(device):
     result = cuda_bench.bench_cuda(lambda: engine, runs=20)
     assert result.engine == "cuda-eager"
     assert [row.replay_ms_p50 for row in result.batches] == [None, None]
+    assert [row.largest_difference for row in result.batches] == [None, None]
     assert "| 1 | — | — |" in result.to_card()
 
 

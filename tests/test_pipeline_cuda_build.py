@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import weakref
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline.engines.eager import EagerEngine
 from pipeline.engines.engine import Engine, Job, Settings, TemporalState
 from pipeline.errors import EngineError
 from pipeline.kernels import launcher
-from pipeline.loaded import to_loaded
+from pipeline.loaded import LoadedModel, to_loaded
 from simulated.device import SimulatedDevice
 
 SIZE = Size(64, 64)
@@ -101,6 +102,37 @@ def test_a_driver_is_not_enough(is_built, is_available, capability, reason, monk
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "An Old Card")
     assert cuda_build.why_no_cuda() == reason
+
+
+class TooLarge:
+    """A model that runs out of memory half way onto the card."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nSee ...")
+
+
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize("fault", ["weights", "engine"])
+def test_a_model_that_does_not_fit_leaves_the_card(fault, monkeypatch):
+    """It is refused in one sentence, and what was on the card already is freed by then."""
+    monkeypatch.setattr(cuda_build, "why_no_cuda", lambda: "")
+    held: list[weakref.ref] = []
+
+    def load():
+        model = TooLarge() if fault == "weights" else to_loaded(make_model())
+        held.append(weakref.ref(model))
+        return model
+
+    def refuse(*_: object) -> None:
+        raise EngineError("it does not fit into the memory of a card; choose a smaller --size")
+
+    monkeypatch.setattr(CudaGraphEngine, "_compare_with_eager", refuse)
+    monkeypatch.setattr("pipeline.engines.cuda_graph.BATCH_SIZES", (1,))
+    with torch.no_grad(), SimulatedDevice():
+        with pytest.raises(EngineError, match="does not fit into the memory") as caught:
+            cuda_build.build_cuda_engine(load, SIZE)
+    assert "\n" not in str(caught.value)
+    assert held[0]() is None
 
 
 def test_the_measurement_of_a_card_needs_one(monkeypatch, capsys):

@@ -96,6 +96,17 @@ class WholeStep(nn.Module):
         return translate_frames(self.step, StepInputs(*inputs))
 
 
+def test_a_compiler_takes_the_step_whole():
+    """torch.compile finds no break in the step: no line of Python decides by what it computed."""
+    torch._dynamo.reset()
+    step = JoinedStep(TinyModel(TINY)).eval().requires_grad_(False)
+    with fake_cuda():
+        module = WholeStep(on_fake_device(step, torch.float16))
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        frames, memory = compiled(*make_inputs(step, 1, 256))
+        assert (frames.dtype, memory.dtype) == (torch.uint8, torch.float16)
+
+
 class AsksTheDevice(WholeStep):
     """The same, with a look at a result."""
 

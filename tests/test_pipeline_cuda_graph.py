@@ -97,6 +97,17 @@ def test_libraries_are_told_before_the_first_kernel(device, step):
     assert model.step.seen == {(True,) * 7}
 
 
+def test_an_engine_at_work_takes_nothing_from_one_that_is_built(device, step):
+    """What a capture needs of the libraries stays while another thread's batches begin and end."""
+    at_work, built = make_engine(device, step, (1,)), make_engine(device, step, (1,))
+    batch = at_work.on_stream()
+    batch.__enter__()
+    with built.on_stream():
+        batch.__exit__(None, None, None)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_half_precision_gives_eagers_pictures(device):
     """In float16, replays agree with eager in float16."""
     step = make_step("released")

@@ -6,12 +6,14 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderTiny,
+    DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
     TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -377,6 +379,8 @@ SCHEDULERS = [
     LCMScheduler,
     DPMSolverMultistepScheduler,
     TCDScheduler,
+    DDIMScheduler,
+    UniPCMultistepScheduler,
 ]
 
 
@@ -388,6 +392,13 @@ def test_diffusers_schedulers_may_not_be_captured(kind, device):
     latents, timestep = device.put(torch.ones(1, 4, 8, 8)), scheduler.timesteps[0]
     with pytest.raises(CaptureUnsafe):
         captured(device, lambda: scheduler.step(latents, timestep, latents))
+
+
+def test_diffusers_add_noise_may_not_be_captured(device):
+    """It moves its table to the device when it is first called."""
+    latents, timestep = device.put(torch.ones(1, 4, 8, 8)), device.put(torch.tensor([500]))
+    with pytest.raises(CaptureUnsafe):
+        captured(device, lambda: DDPMScheduler().add_noise(latents, latents, timestep))
 
 
 def test_a_captured_scheduler_stands_still(device):

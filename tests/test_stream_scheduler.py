@@ -279,7 +279,7 @@ async def test_engine_without_memory_is_built_again(monkeypatch: pytest.MonkeyPa
 
 
 async def test_engine_that_goes_on_with_less_is_told() -> None:
-    """When an engine decides anew about its device in service, the status says so."""
+    """When an engine decides anew about its device in service, status and viewers are told once."""
 
     class DroppingEngine(ColourEngine):
         def translate(self, jobs: Sequence[Job]) -> list[Image]:
@@ -290,9 +290,12 @@ async def test_engine_that_goes_on_with_less_is_told() -> None:
         owner = Owner(engine, Controls("invert"))
         assert engine.status.info is not None
         assert engine.status.info.device == "test"
+        other = Owner(engine, Controls("invert"))
         await owner.render()
         await owner.render()
-        assert engine.status.info.device == "test, no graphs (the graph of batch 1 failed)"
+        now = "test, no graphs (the graph of batch 1 failed)"
+        assert engine.status.info.device == now
+        assert owner.notices == other.notices == [f"the model goes on with less: {now}"]
 
 
 async def test_picture_is_translated_beside_the_stream() -> None:

@@ -66,6 +66,7 @@ def count_models() -> list[Model]:
             1024,
             {
                 **count_ends(1024),
+                "control network": count_control(SDXS_1024, 1024),
                 "U-Net": count_unet(SDXS_1024, 1024),
                 "decoder": count_decoder(1024),
             },
@@ -122,11 +123,7 @@ def count_unet(layout: UNetLayout, size_px: int) -> Work:
         unet = build_unet(layout)
         latents = torch.empty(1, 4, size_px // 8, size_px // 8)
         text = torch.empty(1, TEXT_TOKENS, layout.cross_attention_dim)
-        added = {
-            "text_embeds": torch.empty(1, layout.text_time_dim),
-            "time_ids": torch.empty(1, 6),
-        }
-        told = {"added_cond_kwargs": added} if layout.text_time_dim else {}
+        told = tell(layout)
         timestep = torch.empty(1, dtype=torch.int64)
         return lambda: unet(latents, timestep, encoder_hidden_states=text, **told)
 
@@ -140,10 +137,19 @@ def count_control(layout: UNetLayout, size_px: int) -> Work:
         control = build_control(layout)
         latents = torch.empty(1, 4, size_px // 8, size_px // 8)
         text = torch.empty(1, TEXT_TOKENS, layout.cross_attention_dim)
+        told = tell(layout)
         timestep = torch.empty(1, dtype=torch.int64)
-        return lambda: control(latents, timestep, text, empty_pixels(size_px))
+        return lambda: control(latents, timestep, text, empty_pixels(size_px), **told)
 
     return on_meta(prepare)
+
+
+def tell(layout: UNetLayout) -> dict[str, dict[str, Tensor]]:
+    """SDXL's further conditioning: pooled text and sizes; nothing for the others."""
+    if not layout.text_time_dim:
+        return {}
+    pooled, sizes = torch.empty(1, layout.text_time_dim), torch.empty(1, 6)
+    return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
 
 
 def count_encoder(size_px: int) -> Work:

@@ -34,6 +34,8 @@ class BatchTimes:
     replay_ms_p95: float | None
     eager_ms_p50: float
     """The same kernels launched one by one by Python."""
+    largest_difference: int | None
+    """Of a replay's pictures to eager's, of 255; None where there is no graph."""
     latency_ms_p50: float
     """From images in to images out."""
     latency_ms_p95: float
@@ -41,6 +43,10 @@ class BatchTimes:
     """With two batches under way."""
     stages_ms: dict[str, float]
     """Each stage as a graph of its own: their sum is a little above a replay."""
+
+    def to_difference(self) -> str:
+        """Write how far a replay's pictures are from eager's."""
+        return "—" if self.largest_difference is None else f"{self.largest_difference} of 255"
 
 
 @dataclass(frozen=True)
@@ -74,14 +80,15 @@ class CudaBenchResult:
             f"torch {self.torch}, CUDA {self.cuda}, cuDNN {self.cudnn}; {self.runs} runs, "
             f"ready after {self.start_s:.1f} s, {self.memory_mb:.0f} MB",
             "",
-            "| batch | replay ms | p95 | eager ms | frame ms | p95 | images/s | stages ms |",
-            "|---|---|---|---|---|---|---|---|",
+            "| batch | replay ms | p95 | eager ms | differ | frame ms | p95 | images/s | stages ms |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in self.batches:
             stages = ", ".join(f"{name} {ms:.2f}" for name, ms in row.stages_ms.items())
             lines.append(
                 f"| {row.batch} | {to_cell(row.replay_ms_p50)} | {to_cell(row.replay_ms_p95)} "
-                f"| {row.eager_ms_p50:.2f} | {row.latency_ms_p50:.2f} | {row.latency_ms_p95:.2f} "
+                f"| {row.eager_ms_p50:.2f} | {row.to_difference()} "
+                f"| {row.latency_ms_p50:.2f} | {row.latency_ms_p95:.2f} "
                 f"| {row.images_per_s:.1f} | {stages} |"
             )
         return "\n".join(lines)
@@ -137,6 +144,7 @@ def time_batch(engine: CudaGraphEngine, batch: int, runs: int) -> BatchTimes:
         replay_ms_p50=statistics.median(replays) if has_graph else None,
         replay_ms_p95=percentile_95(replays) if has_graph else None,
         eager_ms_p50=statistics.median(eager),
+        largest_difference=engine.differences.get(batch) if has_graph else None,
         latency_ms_p50=statistics.median(latencies),
         latency_ms_p95=percentile_95(latencies),
         images_per_s=images_per_s,

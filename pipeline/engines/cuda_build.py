@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -43,20 +44,36 @@ def why_no_cuda() -> str:
 def build_cuda_engine(load: Callable[[], LoadedModel], size: Size | None) -> CudaGraphEngine:
     """Load a model onto the first card and capture it.
 
+    What does not fit is taken off the card again, before anybody is told: another model may be
+    at work there.
+
     Args:
         load: what gives the model, on the host.
         size: None for the model's own.
 
     Raises:
-        EngineError: no card can be used; the message says why.
+        EngineError: no card can be used, or the model does not fit; the message says why.
         CheckpointError: weights are missing or do not fit.
     """
     if reason := why_no_cuda():
         raise EngineError(f"the CUDA engine cannot run: {reason}")
     import torch
 
-    from pipeline.engines.cuda_graph import CudaGraphEngine
+    from pipeline.engines.cuda_graph import CudaGraphEngine, first_line
 
-    dtype = torch.float16
-    model = load().to(torch.device("cuda", 0), dtype)
-    return CudaGraphEngine(model, size or model.default_size, dtype)
+    def start() -> CudaGraphEngine:
+        dtype = torch.float16
+        model = load().to(torch.device("cuda", 0), dtype)
+        return CudaGraphEngine(model, size or model.default_size, dtype)
+
+    try:
+        return start()
+    except torch.OutOfMemoryError as error:
+        card = torch.cuda.get_device_name(0)
+        reason = f"the model does not fit into the memory that {card} has left: {first_line(error)}"
+    except EngineError as error:
+        reason = str(error)
+    # Not in an except block: the error holds what was on the card already, in a circle of frames.
+    gc.collect()
+    torch.cuda.empty_cache()
+    raise EngineError(reason)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.config import check_size
 from pipeline.engines.cuda_batch import SLOTS, BatchShape, Slot, StaticBatch, read_results
@@ -46,12 +45,6 @@ WARM_UP_RUNS = 3
 LARGEST_DIFFERENCE = 8
 """Of 255, between a replay and eager: half-precision sums in another order move a pixel by a few
 levels, and a wrong graph moves it anywhere."""
-# cuDNN's attention is left out: it builds plans at first use, which a capture may not.
-ATTENTION = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,8 @@ class CudaGraphEngine:
         self.encode_prompt = model.encode_prompt
         self.reason = ""
         """Why some or all graphs are off; empty while all are on."""
+        self.differences: dict[int, int] = {}
+        """Of each batch size's replay to eager at the start, the largest, of 255."""
         self._device = device or torch.device("cuda", torch.cuda.current_device())
         self._step = model.step
         self.stages = model.stages
@@ -182,7 +177,7 @@ class CudaGraphEngine:
     @contextmanager
     def on_stream(self) -> Iterator[None]:
         """Send work to the engine's stream, as its own work is."""
-        with torch.no_grad(), torch.cuda.stream(self._stream), sdpa_kernel(ATTENTION, True):
+        with torch.no_grad(), torch.cuda.stream(self._stream):
             yield
 
     def _batch_size(self, jobs: int) -> int:
@@ -282,7 +277,7 @@ class CudaGraphEngine:
                     f"{self.model} draws one picture from different ones: its weights are damaged "
                     f"or too large for {self.shape.dtype}"
                 )
-            difference = int(np.abs(replayed - expected).max())
+            difference = self.differences[batch] = int(np.abs(replayed - expected).max())
             if difference > LARGEST_DIFFERENCE:
                 self._turn_off(
                     list(self._graphs),
@@ -339,10 +334,20 @@ def translate_frames(step: Step, inputs: StepInputs) -> tuple[Tensor, Tensor]:
 
 
 def prepare_libraries() -> None:
-    """Set what must be set before the first kernel is chosen."""
+    """Set what must be set before the first kernel is chosen, for the whole process.
+
+    Nothing is set around the work itself and put back after it: of two engines at once, the one
+    at work would put back what the one being built still captures with.
+    """
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cuda.matmul.allow_tf32 = True
+    # Attention: flash, memory-efficient or plain. cuDNN's builds plans at first use, which a
+    # capture may not.
+    torch.backends.cuda.enable_flash_sdp(True)
+    torch.backends.cuda.enable_mem_efficient_sdp(True)
+    torch.backends.cuda.enable_math_sdp(True)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def first_line(error: BaseException) -> str:
