@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class BenchResult:
     compared_ms_p50: float | None = None
     ratio: float | None = None
     """step_ms_p50 / compared_ms_p50."""
+    processor_ratio: float | None = None
+    """The same of the processor's time, all threads summed, which other jobs disturb least."""
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -67,9 +70,14 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     stages_ms: Sequence[float | None] = [None, None, None]
     if engine.model == TINY_PRESET.name:
         stages_ms = time_stages(engine.name, engine.size, threads, runs, config.precision)
-    times_ms = take_turns(tasks, runs)
-    p50_ms = statistics.median(times_ms[0])
-    compared_p50_ms = statistics.median(times_ms[1]) if compare else None
+    turns = take_turns(tasks, runs)
+    times_ms = [turn.wall_ms for turn in turns[0]]
+    p50_ms = statistics.median(times_ms)
+    compared_p50_ms = processor_ratio = None
+    if compare:
+        compared_p50_ms = statistics.median(turn.wall_ms for turn in turns[1])
+        ours_ms, theirs_ms = (statistics.median(turn.processor_ms for turn in row) for row in turns)
+        processor_ratio = ours_ms / theirs_ms if theirs_ms else None
     result = BenchResult(
         engine=engine.name,
         device=engine.device,
@@ -79,7 +87,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
         runs=runs,
         load_s=round(load_s, 2),
         step_ms_p50=p50_ms,
-        step_ms_p95=percentile(times_ms[0], 0.95),
+        step_ms_p95=percentile(times_ms, 0.95),
         encode_ms_p50=stages_ms[0],
         unet_ms_p50=stages_ms[1],
         decode_ms_p50=stages_ms[2],
@@ -87,6 +95,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
         compared=name,
         compared_ms_p50=compared_p50_ms,
         ratio=p50_ms / compared_p50_ms if compared_p50_ms else None,
+        processor_ratio=processor_ratio,
     )
     engine.close()
     return result
@@ -106,20 +115,29 @@ def image_shape(engine: Engine) -> tuple[int, ...]:
     return (height, width, 3) if engine.pixel_format == "rgb24" else (height * 3 // 2, width)
 
 
-def take_turns(tasks: Sequence[Callable[[], object]], runs: int) -> list[list[float]]:
-    """Time each task ``runs`` times in rounds of five, in milliseconds, after a warm-up."""
-    times_ms: list[list[float]] = [[] for _ in tasks]
+class Turn(NamedTuple):
+    """What one call took."""
+
+    wall_ms: float
+    processor_ms: float
+    """Of all threads of this process."""
+
+
+def take_turns(tasks: Sequence[Callable[[], object]], runs: int) -> list[list[Turn]]:
+    """Time each task ``runs`` times in rounds of five, after a warm-up."""
+    turns: list[list[Turn]] = [[] for _ in tasks]
     for task in tasks:
         for _ in range(WARM_UP_RUNS):
             task()
-    while len(times_ms[0]) < runs:
-        for task, row_ms in zip(tasks, times_ms, strict=True):
+    while len(turns[0]) < runs:
+        for task, row in zip(tasks, turns, strict=True):
             task()
             for _ in range(5):
-                started_s = time.perf_counter()
+                started_s, worked_s = time.perf_counter(), time.process_time()
                 task()
-                row_ms.append((time.perf_counter() - started_s) * 1e3)
-    return times_ms
+                took_s = time.perf_counter() - started_s, time.process_time() - worked_s
+                row.append(Turn(*(seconds * 1e3 for seconds in took_s)))
+    return turns
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -150,4 +168,5 @@ def time_stages(
         stages = bind_stages(model, size, threads)
     else:
         return [None, None, None]
-    return [statistics.median(times_ms) for times_ms in take_turns(stages, max(10, runs // 2))]
+    turns = take_turns(stages, max(10, runs // 2))
+    return [statistics.median(turn.wall_ms for turn in row) for row in turns]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 from tiny_models import make_model
@@ -17,9 +18,17 @@ from pipeline.errors import ConfigError
 def test_tasks_take_turns() -> None:
     """After a warm-up, rounds of each task follow each other, so that both see the same machine."""
     calls: list[str] = []
-    times = take_turns([lambda: calls.append("a"), lambda: calls.append("b")], 10)
-    assert [len(row) for row in times] == [10, 10]
+    turns = take_turns([lambda: calls.append("a"), lambda: calls.append("b")], 10)
+    assert [len(row) for row in turns] == [10, 10]
     assert "".join(calls) == "aaabbb" + 2 * (6 * "a" + 6 * "b")
+
+
+def test_waiting_is_not_the_processors_time() -> None:
+    """A task that waits for another takes time, and none of the processor's."""
+    event = threading.Event()
+    ((turn, *_),) = take_turns([lambda: event.wait(0.05)], 1)
+    assert turn.wall_ms >= 45
+    assert turn.processor_ms < turn.wall_ms / 2
 
 
 def test_percentile_is_a_value_that_was_measured() -> None:

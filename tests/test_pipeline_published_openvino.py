@@ -138,6 +138,7 @@ def test_a_model_is_measured_beside_diffusers_pipeline(
     assert figures["model"] == str(folder)
     assert figures["compared"] == f"{compared} of diffusers {diffusers.__version__}"
     assert figures["ratio"] == figures["step_ms_p50"] / figures["compared_ms_p50"] > 0
+    assert figures["processor_ratio"] > 0
     assert figures["unet_ms_p50"] is None
     # The first call is the tracer's.
     ours, theirs = "InferRequest", "UNet2DConditionModel"

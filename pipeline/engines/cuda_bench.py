@@ -80,7 +80,8 @@ class CudaBenchResult:
             f"torch {self.torch}, CUDA {self.cuda}, cuDNN {self.cudnn}; {self.runs} runs, "
             f"ready after {self.start_s:.1f} s, {self.memory_mb:.0f} MB",
             "",
-            "| batch | replay ms | p95 | eager ms | differ | frame ms | p95 | images/s | stages ms |",
+            "| batch | replay ms | p95 | eager ms | differ | frame ms | p95 | images/s "
+            "| stages ms |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in self.batches:

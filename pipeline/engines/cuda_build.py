@@ -59,7 +59,7 @@ def build_cuda_engine(load: Callable[[], LoadedModel], size: Size | None) -> Cud
         raise EngineError(f"the CUDA engine cannot run: {reason}")
     import torch
 
-    from pipeline.engines.cuda_graph import CudaGraphEngine, first_line
+    from pipeline.engines.cuda_graph import CudaGraphEngine, first_line, give_memory_back
 
     def start() -> CudaGraphEngine:
         dtype = torch.float16
@@ -75,5 +75,5 @@ def build_cuda_engine(load: Callable[[], LoadedModel], size: Size | None) -> Cud
         reason = str(error)
     # Not in an except block: the error holds what was on the card already, in a circle of frames.
     gc.collect()
-    torch.cuda.empty_cache()
+    give_memory_back()
     raise EngineError(reason)
