@@ -5,7 +5,7 @@ Free of torch, so that the command line and the server list models at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.engines.engine import Size, Style
@@ -189,16 +189,12 @@ SKETCH_STYLES = (
 
 SKETCH = TinyConfig(styles=tuple(style for style in STYLES if style.name in SKETCH_STYLES))
 
-SKETCH_PRESET = Preset(
+SKETCH_PRESET = replace(
+    TINY_PRESET,
     name="sdxs-tiny-sketch",
     title="SDXS tiny sketch: the camera's lines, drawn anew, on any machine",
-    licence="Apache-2.0",
-    size_mb=8.4,
-    default_size=Size(320, 240),
-    weights="embedded",
+    size_mb=8.5,
     condition="control",
-    free_text=False,
-    smaller_sizes=(Size(256, 192), Size(192, 144)),
 )
 
 NETWORK_FILES = ("unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")

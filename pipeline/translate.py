@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class StepInputs(NamedTuple):
     """(B, 1, 1, 1) in [0, 1]; 0 for a session's first frame, whose memory is not read then."""
 
 
-class Step(nn.Module):
+class Step(nn.Module, ABC):
     """How a model draws. A subclass says how the camera's picture reaches the U-Net."""
 
     def forward(
@@ -54,11 +55,11 @@ class Step(nn.Module):
         # 2. What the model draws of them.
         return to_images(self.draw(pixels, noise, tokens, pooled, strength)), pixels
 
+    @abstractmethod
     def draw(
         self, pixels: Tensor, noise: Tensor, tokens: Tensor, pooled: Tensor, strength: Tensor
     ) -> Tensor:
         """Translate pixels (B, 3, H, W) in [-1, 1] into pixels; see :class:`StepInputs`."""
-        raise NotImplementedError
 
 
 class JoinedStep(Step):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from av import VideoFrame
 
 from stream import frames
+from stream.bucket import Bucket
 
 MAX_RATE_HZ = 60
 _REFILL_HZ = MAX_RATE_HZ * 1.1
@@ -38,8 +39,7 @@ class CameraLimits:
         self._notice = notice
         self._size = (0, 0)
         self._resized_s: deque[float] = deque(maxlen=MAX_RESIZES)
-        self._tokens = float(_BURST)
-        self._at_s: float | None = None
+        self._pace = Bucket(_BURST, _REFILL_HZ)
 
     def find_offence(self, frame: VideoFrame, now_s: float) -> str | None:
         """Return one sentence if a frame is the end of its session; None: it is well."""
@@ -57,16 +57,12 @@ class CameraLimits:
 
     def takes(self, now_s: float) -> bool:
         """Tell whether a frame is used; of a camera that is too fast not every one is."""
-        passed_s = 0.0 if self._at_s is None else now_s - self._at_s
-        self._at_s = now_s
-        self._tokens = min(float(_BURST), self._tokens + passed_s * _REFILL_HZ)
-        if self._tokens < 1:
-            self.thinned += 1
-            if self.thinned == 1:
-                self._notice(
-                    "info",
-                    f"The camera sends more than {MAX_RATE_HZ} frames a second; so many are used.",
-                )
-            return False
-        self._tokens -= 1
-        return True
+        if self._pace.take(now_s) == 0:
+            return True
+        self.thinned += 1
+        if self.thinned == 1:
+            self._notice(
+                "info",
+                f"The camera sends more than {MAX_RATE_HZ} frames a second; so many are used.",
+            )
+        return False

@@ -12,10 +12,11 @@ from typing import Any
 
 from aiortc import RTCDataChannel
 
+from stream.bucket import Bucket
 from stream.controls import Controls, parse_changes, parse_json
 from stream.errors import ControlRefused, StreamError
 from stream.live_controls import Change, LiveControls
-from stream.messages import MAX_CHANNELS, MAX_REFUSED, MESSAGES_HZ, MessagePace
+from stream.messages import MAX_CHANNELS, MAX_REFUSED, MESSAGES_AT_ONCE, MESSAGES_HZ
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,9 @@ class ControlChannel:
             MAX_WAITING_MESSAGES
         )
         self._unsent: deque[dict[str, Any]] = deque(maxlen=8)
-        self._pace = MessagePace()
+        self._pace = Bucket(MESSAGES_AT_ONCE, MESSAGES_HZ)
+        # One after the other.
+        self._refused = 0
         self._closed_channels = 0
         self.hidden_since_s: float | None = None
         """Since when the peer shows nobody its picture, by ``time.perf_counter()``; None: it does,
@@ -102,9 +105,10 @@ class ControlChannel:
         self._send({"type": "farewell", "detail": detail})
 
     def _receive(self, message: str | bytes) -> None:
-        if not self._pace.takes():
+        if self._pace.take(time.monotonic()) > 0:
             self._refuse_flood()
             return
+        self._refused = 0
         ident: int | None = None
         try:
             if (is_hidden := _read_visibility(message)) is not None:
@@ -126,9 +130,10 @@ class ControlChannel:
 
     def _refuse_flood(self) -> None:
         """Answer the first message that is too many; end a peer that goes on with it."""
-        if self._pace.refused == 1:
+        self._refused += 1
+        if self._refused == 1:
             self._send_error(None, f"more than {MESSAGES_HZ} messages a second are not answered")
-        elif self._pace.refused > MAX_REFUSED:
+        elif self._refused > MAX_REFUSED:
             self._end(f"the peer sent {MAX_REFUSED} control messages too many")
 
     def _answer(self, ident: int | None, controls: Controls) -> None:

@@ -7,7 +7,6 @@ square of its length.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,30 +20,6 @@ MESSAGES_AT_ONCE = 240
 MESSAGES_HZ = 60
 MAX_REFUSED = 1000
 """One after the other; who goes on with that is no page of ours."""
-
-
-class MessagePace:
-    """Tells which of a peer's messages are too many; reads the clock."""
-
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
-        self.refused = 0
-        """Messages that were too many, one after the other."""
-        self._now_s = now_s
-        self._tokens = float(MESSAGES_AT_ONCE)
-        self._at_s = now_s()
-
-    def takes(self) -> bool:
-        """Count a message; False: it is one too many."""
-        now_s = self._now_s()
-        self._tokens += (now_s - self._at_s) * MESSAGES_HZ
-        self._tokens = min(self._tokens, float(MESSAGES_AT_ONCE))
-        self._at_s = now_s
-        if self._tokens < 1:
-            self.refused += 1
-            return False
-        self._tokens -= 1
-        self.refused = 0
-        return True
 
 
 class BoundedSctpTransport(RTCSctpTransport):  # type: ignore[misc]  # aiortc is seen as untyped

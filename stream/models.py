@@ -12,7 +12,8 @@ from pipeline.config import MODEL_PRESETS, Preset
 from pipeline.engines import Engine, Size
 from pipeline.errors import PipelineError
 from stream.config import ServerConfig
-from stream.errors import RequestRefused, ServerFull, StreamError
+from stream.errors import RequestRefused, StreamError
+from stream.news import News
 from stream.pace import measure_rate_hz
 from stream.renderer import ModelFactory
 from stream.scheduler import EngineThread
@@ -128,9 +129,7 @@ class Models:
         self._is_measuring = False
         self._version = 0
         self._is_due = False
-        self._told = asyncio.Event()
-        self._waiting = 0
-        self._is_closed = False
+        self._news = News("the models", LONGEST_WAIT_S, MOST_WAITING)
 
     def build_first(self) -> Engine:
         """Build what is started, in the engine's thread."""
@@ -154,8 +153,7 @@ class Models:
 
     async def close(self) -> None:
         """Give up a model that is loading, and send away who waits for news."""
-        self._is_closed = True
-        self._tell()
+        self._news.close()
         if (task := self._loading) is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -187,17 +185,7 @@ class Models:
         Raises:
             ServerFull: too many wait already.
         """
-        if self._waiting >= MOST_WAITING:
-            raise ServerFull(f"{MOST_WAITING} wait for news of the models already")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(LONGEST_WAIT_S):
-                while self._version == after and not self._is_closed:
-                    await self._told.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting -= 1
+        await self._news.until(lambda: self._version != after)
 
     def load(self, name: str) -> bool:
         """Begin to load a model, beside the one that runs.
@@ -332,5 +320,4 @@ class Models:
     def _tell(self) -> None:
         self._is_due = False
         self._version += 1
-        self._told.set()
-        self._told = asyncio.Event()
+        self._news.tell()

@@ -6,16 +6,15 @@ is no longer true, after 20 s at the latest.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import zlib
-from contextlib import suppress
 
 from aiohttp import web
 
 from stream.camera_session import CameraSession
-from stream.errors import RequestRefused, ServerFull
+from stream.errors import RequestRefused
+from stream.news import News
 from stream.resources import show_options
 from stream.sessions import Sessions
 
@@ -29,10 +28,8 @@ class Overlays:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._told = asyncio.Event()
-        self._waiting = 0
-        self._is_closed = False
-        sessions.on_change.append(self._tell)
+        self._news = News("sessions", LONGEST_WAIT_S, MOST_WAITING)
+        sessions.on_change.append(self._news.tell)
 
     def read(self, name: str) -> dict[str, object]:
         """Return what can be written over a session's picture.
@@ -49,26 +46,12 @@ class Overlays:
             SessionUnknown: there is none of this name, or it has ended meanwhile.
             ServerFull: too many wait already.
         """
-        if self._waiting >= MOST_WAITING:
-            raise ServerFull(f"{MOST_WAITING} views wait for news already")
-        self._waiting += 1
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LONGEST_WAIT_S):
-                    while self.read(name)["version"] == after and not self._is_closed:
-                        await self._told.wait()
-        finally:
-            self._waiting -= 1
+        await self._news.until(lambda: self.read(name)["version"] != after)
         return self.read(name)
 
     def close(self) -> None:
         """Send everybody away who waits. Calling it again does nothing."""
-        self._is_closed = True
-        self._tell()
-
-    def _tell(self) -> None:
-        self._told.set()
-        self._told = asyncio.Event()
+        self._news.close()
 
 
 OVERLAYS = web.AppKey("overlays", Overlays)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from stream.bucket import Bucket
 from stream.errors import RateExceeded
 from stream.exposure import Network
 
@@ -53,8 +54,8 @@ class TokenBuckets:
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        # Tokens at a time; whoever was asked of last is at the end.
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+        # Whoever was asked of last is at the end.
+        self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -65,15 +66,12 @@ class TokenBuckets:
         Returns:
             0, or for how many seconds there is none; nothing is taken then.
         """
-        now_s = self._now_s()
         key = (rate.what, address)
-        tokens, at_s = self._buckets.pop(key, (float(rate.burst), now_s))
-        tokens = min(float(rate.burst), tokens + (now_s - at_s) * rate.per_second)
-        is_there = tokens >= 1
-        self._buckets[key] = (tokens - is_there, now_s)
+        bucket = self._buckets.pop(key, None) or Bucket(rate.burst, rate.per_second)
+        self._buckets[key] = bucket
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
-        return 0.0 if is_there else (1 - tokens) / rate.per_second
+        return bucket.take(self._now_s())
 
 
 def limit_rates(buckets: TokenBuckets, proxies: Sequence[Network]) -> Middleware:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from stream.errors import ServerFull, SessionUnknown
+from stream.news import News
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 POLL_S = 5.0
 """A question for news is answered after this time at the latest; estimates move so often."""
+MOST_ASKING = 64
+"""Questions for news that are open at once, or twice as many as may wait."""
 GONE_S = 10.0
 """Who has not asked for so long has left."""
 TAKE_S = 15.0
@@ -65,7 +68,7 @@ class WaitingList:
         self._to_remaining_s = to_remaining_s
         self._places: list[Place] = []
         self._version = 0
-        self._told = asyncio.Event()
+        self._news = News("the line", POLL_S, max(MOST_ASKING, 2 * max_waiting))
         self._wake = asyncio.Event()
         self._closed_because = ""
         self._closed_for_s = 0
@@ -157,17 +160,13 @@ class WaitingList:
 
         Raises:
             SessionUnknown: there is no such place, or no more.
-            ServerFull: the server is stopping.
+            ServerFull: the server is stopping, or too many ask.
         """
         self.refuse_when_closed()
         place = self._get(ident)
         place.listening += 1
         try:
-            async with asyncio.timeout(POLL_S):
-                while self._version == after and place in self._places:
-                    await self._told.wait()
-        except TimeoutError:
-            pass
+            await self._news.until(lambda: self._version != after or place not in self._places)
         finally:
             place.listening -= 1
             place.seen_s = self._now_s()
@@ -240,8 +239,7 @@ class WaitingList:
 
     def _tell(self) -> None:
         self._version += 1
-        self._told.set()
-        self._told = asyncio.Event()
+        self._news.tell()
 
     def refuse_when_closed(self) -> None:
         """Raise ServerFull when nobody is taken any more."""

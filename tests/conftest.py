@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
+
+from stream import rtp
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 # How long one example takes says more of the machine than of the code.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+@pytest.fixture(scope="module")
+def corrected() -> Iterator[None]:
+    """Run a module's tests as the server runs: with the corrections to aiortc."""
+    with rtp.installed():
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """One Chromium for a module's tests; each visit has a fresh profile in it."""
+    from browsers import camera_chromium
+
+    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scenes import add_sensor_noise, distance, draw_scene, psnr_db
 
 from pipeline.config import STYLES
@@ -132,8 +133,16 @@ def test_moving_object_leaves_no_trail(translate: Translate) -> None:
 
 
 def grid_share(image: Image) -> float:
-    """The share of an image's fine detail that repeats every four, or every two, pixels."""
-    levels = image.astype(np.float32).mean(axis=2)
+    """The share of an image's fine detail that repeats every four, or every two, pixels.
+
+    Of its luma and of two differences of colours, where a grid of stripes would hide, the largest.
+    """
+    red, green, blue = np.moveaxis(image.astype(np.float32), 2, 0)
+    return max(map(grid_share_of, ((red + green + blue) / 3, green - (red + blue) / 2, red - blue)))
+
+
+def grid_share_of(levels: NDArray[np.float32]) -> float:
+    """The same of one plane (H, W)."""
     detail = np.abs(np.fft.fft2(levels - levels.mean())) ** 2
     height, width = levels.shape
     # What repeats more slowly than every eight pixels is the picture, not its detail.

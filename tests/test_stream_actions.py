@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,13 @@ from test_stream_sound import Clicks
 from test_stream_stall import HangingEngine, has_sign
 
 from pipeline.engines import Size
-from stream import rtp
 from stream.actions import ACTIONS
 from stream.stall import SIGN_AFTER_S, Shows
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 GREY = tuple(expected("grey", ORANGE).tolist())
 SWAPPED = tuple(expected("swap", ORANGE).tolist())
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def brighter(number: int) -> np.ndarray:

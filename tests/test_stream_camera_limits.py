@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -18,20 +17,14 @@ from engines import ColourEngine
 from key_frames import key_frame
 from peers import DEADLINE_S, Publisher, Serving, flat, serving
 
-from stream import rtp
 from stream.camera_limits import MAX_RATE_HZ, MAX_RESIZES, CameraLimits
 from stream.frame_size import find_h264_size, find_vp8_size
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 ORANGE = (200, 120, 40)
 PIXELS = 4096 * 2304
 ONE_PICTURE_KB = 16383 * 16383 * 3 // 2 // 1024
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def encode(codec: str, width: int, height: int, **options: str) -> bytes:

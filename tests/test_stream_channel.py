@@ -51,14 +51,20 @@ class ReadChannel(UnreadChannel):
         self.is_closed = True
 
 
-async def test_peer_that_reads_nothing_is_let_go() -> None:
-    """Errors and settings fill a bounded buffer; then the session ends with one sentence."""
-    reasons: list[str] = []
+def open_channel(given: UnreadChannel, reasons: list[str]) -> ControlChannel:
+    """Open a session's side of a channel; why it ends goes into ``reasons``."""
     engine = EngineThread(ColourEngine, Metrics())
     controls = LiveControls(Owner(engine, Controls()).feed, engine, Segmenters(None))
     channel = ControlChannel(controls, reasons.append)
+    channel.open(given)  # type: ignore[arg-type]
+    return channel
+
+
+async def test_peer_that_reads_nothing_is_let_go() -> None:
+    """Errors and settings fill a bounded buffer; then the session ends with one sentence."""
+    reasons: list[str] = []
     unread = UnreadChannel()
-    channel.open(unread)  # type: ignore[arg-type]
+    channel = open_channel(unread, reasons)
     for _ in range(40):
         unread.receive("{}")
     for _ in range(10_000):
@@ -71,11 +77,8 @@ async def test_peer_that_reads_nothing_is_let_go() -> None:
 async def test_too_many_messages_are_refused_then_end_the_session() -> None:
     """A burst is answered; of what is too many only the first is, and who goes on is let go."""
     reasons: list[str] = []
-    engine = EngineThread(ColourEngine, Metrics())
-    controls = LiveControls(Owner(engine, Controls()).feed, engine, Segmenters(None))
-    channel = ControlChannel(controls, reasons.append)
     read = ReadChannel()
-    channel.open(read)  # type: ignore[arg-type]
+    open_channel(read, reasons)
     for number in range(MESSAGES_AT_ONCE + 500):
         read.receive(json.dumps({"id": number, "set": {"strength": 0.5}}))
     answers = [message for message in read.sent if message.get("id") is not None]
@@ -95,11 +98,9 @@ async def test_too_many_messages_are_refused_then_end_the_session() -> None:
 async def test_channels_beside_the_one_are_closed_then_end_the_session() -> None:
     """Who opens channel after channel is let go."""
     reasons: list[str] = []
-    engine = EngineThread(ColourEngine, Metrics())
-    controls = LiveControls(Owner(engine, Controls()).feed, engine, Segmenters(None))
-    channel = ControlChannel(controls, reasons.append)
     channels = [ReadChannel() for _ in range(10)]
-    for each in channels:
+    channel = open_channel(channels[0], reasons)
+    for each in channels[1:]:
         channel.open(each)  # type: ignore[arg-type]
     assert [each.is_closed for each in channels] == [False] + [True] * 9
     assert reasons == ["the peer opened more than 8 data channels that are none"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 
 import av
@@ -18,21 +17,15 @@ from test_stream_recording import COLOUR, INVERTED, noise
 from test_stream_sound import Clicks
 
 from pipeline.engines import Size
-from stream import rtp
 from stream.clip import CLIP_S, MAX_CLIP_BYTES, ClipRing, write_clip
 from stream.config import ServerConfig
 from stream.keeping import Keeping
 from stream.tape_encoder import KEY_FRAME_EVERY_S, TapedPacket, TapeEncoder
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 RATE_HZ = 10
 SIZE = Size(64, 48)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def show(encoder: TapeEncoder, number: int) -> list[TapedPacket]:

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Iterator
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -248,12 +247,6 @@ def test_a_poor_network_gets_a_smaller_picture_and_the_full_one_back(
     assert min(widths) == 240
     # Each change of the plan is a key frame; up and down in turns it would be many more.
     assert keys <= 12
-
-
-@pytest.fixture
-def corrected() -> Iterator[None]:
-    with rtp.installed():
-        yield
 
 
 async def answer_to(*lines: str) -> tuple[str | None, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -15,12 +15,14 @@ from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av import VideoFrame
 
-from stream import encodings, rtp
+from stream import encodings
 from stream.broadcast import Broadcast
 from stream.codecs import VideoEncoder
 from stream.encodings import MAX_WAITING_PICTURES, Encodings, Watcher
 from stream.feed import ArrivedFrame, Finished
 from stream.feedback import KEY_FRAME_INTERVAL_S
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 VP8 = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90000, payloadType=96)
 H264 = RTCRtpCodecParameters(
@@ -29,13 +31,6 @@ H264 = RTCRtpCodecParameters(
     payloadType=97,
     parameters={"packetization-mode": "1"},
 )
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Have our encoders in force."""
-    with rtp.installed():
-        yield
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from statistics import median
 
 import aioice.ice
@@ -26,21 +26,16 @@ from test_stream_session import (
 )
 from test_stream_signaling import SDP, make_offer
 
-from stream import rtp, signaling
+from stream import signaling
 from stream.config import ServerConfig
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 SESSIONS = 200
 AT_ONCE = 10
 FEWEST = 4
 AGE_SECONDS = float(os.environ.get("STREAM_AGE_SECONDS", "3"))
 HEADERS = {"Content-Type": SDP}
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def leave_refused(server: Serving) -> None:

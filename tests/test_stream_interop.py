@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,21 +26,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from engines import ColourEngine
 from peers import Player, flat, middle, serving
 
-from stream import rtp
 from stream.codecs import Vp8
 from stream.errors import SessionUnknown
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
 SILENCE = bytes([0xF8, 0xFF, 0xFE])  # what werift_peer.mjs sends as sound
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def find_werift() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,14 @@ from peers import Serving, flat, serving
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from stream import rtp
 from stream.config import ServerConfig
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 DASHBOARD = Path(__file__).parent.parent / "deploy" / "grafana-dashboard.json"
 ORANGE = (200, 120, 40)
 SDP = {"Content-Type": "application/sdp"}
 WORDS = re.compile(r"[a-z_:][a-z0-9_:]*(?=\{)")
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def read(server: Serving) -> tuple[str, list[Sample]]:

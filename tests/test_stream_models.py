@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from test_stream_session import ORANGE, expected
 from pipeline.config import MODEL_PRESETS, TINY_PRESET
 from pipeline.engines import Conditioning, Engine, Size, Style
 from pipeline.errors import CheckpointError, PromptError
-from stream import rtp
 from stream.config import ServerConfig
 from stream.errors import ControlRefused
 from stream.models import ModelEntry, list_models
@@ -27,18 +25,13 @@ from stream.renderer import Progress
 from stream.routes import ENGINE, MODELS
 from stream.server import create_app
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 ENTRIES = (
     ModelEntry("colours", "Plain colours", "none", 0.1, "from nothing to all", size="64x48"),
     ModelEntry("others", "Other colours", "Apache-2.0", 12.0, size="64x48"),
     ModelEntry("broken", "A broken one", "none", 3.0, size="64x48"),
 )
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 class OtherEngine(ColourEngine):

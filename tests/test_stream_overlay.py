@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,16 +11,11 @@ from peers import DEADLINE_S, Player, Serving, flat, serving
 from test_stream_actions import act
 from test_stream_session import ORANGE, kill
 
-from stream import overlay, rtp
+from stream import overlay
 from stream.config import ServerConfig
 from stream.tokens import Token
 
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
+pytestmark = pytest.mark.usefixtures("corrected")
 
 
 class Reader:
@@ -49,7 +43,7 @@ class Reader:
 async def until_waiting(server: Serving) -> None:
     """Let a request arrive that is answered later."""
     async with asyncio.timeout(DEADLINE_S):
-        while not server.app[overlay.OVERLAYS]._waiting:  # noqa: ASYNC110 - it tells nobody
+        while not server.app[overlay.OVERLAYS]._news._waiting:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
 
 
@@ -103,13 +97,14 @@ async def test_style_is_told_when_it_changes() -> None:
 
 async def test_waiting_has_an_end_and_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same is answered again after a time; too many are refused; stopping sends all away."""
-    monkeypatch.setattr(overlay, "LONGEST_WAIT_S", 0.2)
     async with serving(ColourEngine) as server:
+        news = server.app[overlay.OVERLAYS]._news
+        monkeypatch.setattr(news, "_longest_s", 0.2)
         await server.publish(flat(ORANGE), "?name=show&prompt=invert")
         reader = Reader(server, "show")
         assert await reader.next() == await reader.next() == ("invert", 0)
         assert (await reader.ask("?after=now"))[0] == 422
-        monkeypatch.setattr(overlay, "MOST_WAITING", 0)
+        monkeypatch.setattr(news, "_most", 0)
         assert (await reader.ask(f"?after={reader.version}"))[0] == 503
         monkeypatch.undo()
         waiting = asyncio.create_task(reader.ask(f"?after={reader.version}"))

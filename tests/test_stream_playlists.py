@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from test_stream_actions import act
 from test_stream_presets import write
 from test_stream_session import INVERTED, ORANGE, expected
 
-from stream import playlists, rtp
+from stream import playlists
 from stream.config import ServerConfig
 from stream.preset_routes import PLAYERS
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 STEP_S = 0.4
 BOOK = f"""\
@@ -50,13 +52,6 @@ steps = [{{preset = "wrong", seconds = 0.2}}, {{preset = "plain", seconds = 600}
 prompt = "marmalade"
 """
 GREY = tuple(expected("grey", ORANGE).tolist())
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @asynccontextmanager

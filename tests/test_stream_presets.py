@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ from peers import Serving, flat, serving
 from test_stream_actions import act, refusal
 from test_stream_session import FAST, INVERTED, ORANGE, expected
 
-from stream import preset_file, rtp
+from stream import preset_file
 from stream.config import ServerConfig
 from stream.errors import ControlRefused, RequestRefused
 from stream.preset_store import PresetStore
 from stream.presets import MAX_ENTRIES, Playlist, Preset, Step, parse_playlist, parse_preset
 from stream.tokens import Token
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 SHARED = (Token("anna", "s3cret-of-anna-alone"),)
 BY_HAND = """\
@@ -46,13 +47,6 @@ steps = [
   {preset = "noon", seconds = 10},   # short
 ]
 """
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @pytest.fixture

@@ -32,16 +32,11 @@ from stream.keeping import Keeping
 from stream.mp4 import GrowingFile
 from stream.recorder import NO_CAMERA, NO_FOLDER
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 COLOUR = (200, 120, 40)
 INVERTED = (55, 135, 215)
 LIPS_MS = 40
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def make_engine() -> Engine:

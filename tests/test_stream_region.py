@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,17 +14,11 @@ from peers import DEADLINE_S, Peer, serving, to_rgb
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError, EngineError
 from pipeline.person_mask import Mask
-from stream import rtp
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 SIZE = Size(160, 120)
 PERSON, WALL = (210, 150, 130), (40, 70, 60)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def paint_person(_: int) -> NDArray[np.uint8]:

@@ -5,26 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
 from engines import ColourEngine, SlowEngine
 from peers import flat, serving
 from test_stream_session import ORANGE
 
-from stream import rtp
 from stream.config import ServerConfig
 from stream.report import STAGES, Report
 from stream.routes import METRICS
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 FIGURE = r"(\d+(?:\.\d+)?)"
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def test_line_sums_the_sessions_up() -> None:

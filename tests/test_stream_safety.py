@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -17,7 +16,6 @@ from peers import DEADLINE_S, Painter, Screen, Serving, serving, to_rgb
 
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError
-from stream import rtp
 from stream.blur import blur
 from stream.config import ServerConfig
 from stream.errors import EngineNotReady
@@ -25,15 +23,10 @@ from stream.safety import UNFIT, SafetyThread
 from stream.server import create_app
 from stream.stats import Metrics
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 SIZE = Size(160, 120)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 class ColourChecker:

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -21,21 +21,15 @@ from peers import DEADLINE_S, Peer, Serving, flat, middle, serving, to_rgb
 
 from pipeline.engines import Size
 from pipeline.errors import CheckpointError, EngineError
-from stream import rtp
 from stream.config import ServerConfig
 from stream.errors import ServerFull
 from stream.sound import PictureDelay
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
 FAST = ServerConfig(stats_interval_s=0.1)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def expected(prompt: str, colour: tuple[int, int, int], strength: float = 1.0) -> np.ndarray:

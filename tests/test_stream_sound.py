@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
@@ -26,6 +26,8 @@ from stream.opus import MAX_JUMP, MAX_OVERTAKING_PACKETS, PacketOrder
 from stream.sound import MAX_WAITING_PACKETS, PictureDelay, Sound
 from stream.stamps import SentFrame
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 SIZE = Size(256, 64)
 PACKET_S = 0.020
 SAMPLES = 960
@@ -34,13 +36,6 @@ FRAMES_EVERY = 18
 FLASH_FRAMES = 8
 EVENTS = 7
 TOLERANCE_MS = 40
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 class Flashes(NumberedTrack):

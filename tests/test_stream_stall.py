@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -16,19 +16,14 @@ from peers import Screen, flat, middle, serving, to_rgb
 from test_stream_session import ORANGE, expected
 
 from pipeline.engines import Conditioning, Image, Job, Size
-from stream import rtp, sign
+from stream import sign
 from stream.feed import ArrivedFrame, Finished
 from stream.stall import CAMERA_AFTER_S, SIGN_AFTER_S, Shows, StallWatch
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 RATE_HZ = 30
 SIGN_ORANGE = np.array([255, 157, 92])
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 def arrived(number: int, at_s: float) -> ArrivedFrame:
@@ -164,11 +159,11 @@ class HangingEngine(ColourEngine):
 
 
 def has_sign(frame: VideoFrame) -> bool:
-    """Look for the mark's orange in the bottom left corner."""
+    """Look for the sign's dark ground in the bottom left corner of a picture that has none."""
     image = to_rgb(frame).astype(int)
     corner = image[-image.shape[0] // 4 :, : image.shape[1] // 4]
-    # Dim in half of its beats, and flattened by the encoder; nothing else there is like it.
-    return bool((corner[..., 0] - corner[..., 2] > 25).any() and corner.min() < 60)
+    # Its mark is dim in half of its beats, and an encoder may flatten that; the ground is not.
+    return bool(corner.mean(axis=2).min() < 70)
 
 
 def show_of(frame: VideoFrame) -> str:
@@ -214,7 +209,7 @@ async def test_engine_that_hangs_in_mid_stream() -> None:
         await until_show(viewer, "held", watched)
         await until_show(peer, "camera")
         held = [frame for frame in peer.frames[hung:] if show_of(frame) == "held"]
-        assert len(held) >= 3, "the picture is sent again and again"
+        assert len(held) >= 8, "the sign moves"
         await peer.until_message(lambda m: m.get("stall") == "camera")
         before = len(peer.frames)
         async with asyncio.timeout(20):
@@ -242,10 +237,7 @@ async def test_model_of_more_than_a_second_a_frame() -> None:
         before, first = len(peer.frames), session.stats.frames_out
         await peer.until(lambda: session.stats.frames_out >= first + 3)
         shown = [show_of(frame) for frame in peer.frames[before:]]
-        # Were the model's new pictures without a sign, there would be three; an encoder that is
-        # short of bits may blur one that is dim.
-        assert shown.count("held") >= len(shown) - 1
-        assert "camera" not in shown
+        assert set(shown) == {"held"}
         # Three new pictures, and about ten repeats a second.
         assert len(shown) >= 15
         assert server.engine.status.is_ready

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from engines import ColourEngine, GatedEngine
@@ -23,14 +22,9 @@ from pipeline.engines import Size
 from stream import rtp
 from stream.corrections import Corrections
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 CAMERA, NEGATIVE = (200, 120, 40), (55, 135, 215)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def test_camera_is_watched_beside_its_translation() -> None:

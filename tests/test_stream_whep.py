@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -19,16 +19,11 @@ from stream.codecs import VideoEncoder
 from stream.config import ServerConfig
 from stream.corrections import Corrections
 
+pytestmark = pytest.mark.usefixtures("corrected")
+
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
 SWAPPED = (40, 120, 200)
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @pytest.fixture

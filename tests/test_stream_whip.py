@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -14,9 +14,10 @@ from engines import ColourEngine
 from offers import gstreamer, obs
 from peers import DEADLINE_S, Publisher, Serving, flat, serving
 
-from stream import rtp
 from stream.config import IceServer, ServerConfig
 from stream.errors import ConfigRefused
+
+pytestmark = pytest.mark.usefixtures("corrected")
 
 ORANGE = (200, 120, 40)
 INVERTED = (55, 135, 215)
@@ -26,13 +27,6 @@ USABLE = (
     "a=candidate:1 1 UDP 2122 192.0.2.18 40000 typ host\r\n"
 )
 RESTART = USABLE.replace("nxcM", "newU").replace("ezj", "new")
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from aiohttp.test_utils import TestServer
 from browsers import PAGE_DEADLINE_MS, READ_GROUND, camera_chromium, ground, make_engine
 from peers import serving
 
-from stream import rtp
 from stream.config import ServerConfig
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
 DOCS = (Path(__file__).parent.parent / "docs" / "embed.md").read_text()
 MODULES = Path(__file__).parent.parent / "webclient"
@@ -25,13 +23,6 @@ MODULES = Path(__file__).parent.parent / "webclient"
 def block(kind: str, number: int = 0) -> str:
     """Return the words of one block of code of the documentation."""
     return re.findall(rf"```{kind}\n(.*?)```", DOCS, re.DOTALL)[number]
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def test_three_lines_translate_on_a_page_elsewhere(tmp_path: Path) -> None:

@@ -8,41 +8,29 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aioice.ice
 import numpy as np
 import pytest
-import pytest_asyncio
 from aiohttp import web
-from browsers import SIZE, camera_chromium, ground, make_engine, visited, visiting
+from browsers import SIZE, ground, make_engine, visited, visiting
 from engines import ColourEngine, SlowEngine
 from peers import serving
 from playwright.async_api import Browser
 
 from pipeline.config import TINY_PRESET
 from pipeline.engines import Engine, Job, Size
-from stream import rtp
 from stream.config import ServerConfig
 from stream.server import create_app
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 
 async def test_prompt_of_a_link_that_is_refused(browser: Browser) -> None:

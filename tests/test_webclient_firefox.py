@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +12,9 @@ from browsers import make_engine
 from firefox import Firefox, firefox
 from peers import serving
 
-from stream import rtp
 from stream.signaling import check_offer
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
 SEA = (44, 74, 107)
 """Where the test picture has its ground."""
@@ -43,13 +42,6 @@ WATCH = """async (count) => {
     }
     return shown;
 }"""
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @pytest.fixture

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from browsers import GROUND, SIZE, camera_chromium, ground, make_engine, visiting
+from browsers import GROUND, SIZE, ground, make_engine, visiting
 from peers import serving
 from playwright.async_api import Browser, Page
 from test_stream_stall import HangingEngine
 
-from stream import rtp
 from stream.config import ServerConfig
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 
 LOOK = ("prompt", "strength", "stability", "seed", "transition_s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,11 @@ from browsers import PAGE_DEADLINE_MS, Visit, camera_chromium, make_engine, visi
 from films import read_film
 from peers import serving
 
-from stream import rtp
 from stream.config import ServerConfig
 from stream.keeping import Keeping
 from stream.recorder import NO_FOLDER
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
 SHOTS = os.environ.get("SHOTS")
 PLAY = """async (base64) => {
@@ -42,13 +40,6 @@ PLAY = """async (base64) => {
 
 
 SESSION = 'document.getElementById("live").session'
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def play(visit: Visit, film: bytes) -> dict[str, float]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
-from browsers import PAGE_DEADLINE_MS, Visit, camera_chromium, ground, visited
+from browsers import PAGE_DEADLINE_MS, Visit, ground, visited
 from playwright.async_api import Browser
 
-from stream import rtp
-
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 OUTCOME = re.compile(
     r"measured: median (\d+) ms, p95 (\d+) ms \((\d+) frames\), estimated (\d+) ms"
@@ -35,20 +35,6 @@ NUMBERS_OF_A_LINK = """async () => {
     const stages = estimateStages(link, { here_ms: 40, stages_ms }, 7, 0);
     return stages.map(({ name, ms }) => [name, ms]);
 }"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
 
 
 async def until_measured(visit: Visit) -> re.Match[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from browsers import PAGE_DEADLINE_MS, chromium, make_engine, visiting, write_ca
 from peers import serving
 from playwright.async_api import Page
 
-from stream import rtp
-
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
 COUNT_ASKED = """
     window.asked = [];
@@ -35,13 +32,6 @@ LISTEN = """() => {
         window.loudest = Math.max(window.loudest, ...samples);
     }, 20);
 }"""
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 async def heard(view: Page) -> None:

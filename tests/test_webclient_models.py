@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-import pytest_asyncio
-from browsers import SIZE, camera_chromium, ground, visiting
+from browsers import SIZE, ground, visiting
 from engines import TRANSFORMS, ColourEngine, SlowEngine
 from peers import serving
 from playwright.async_api import Browser
@@ -18,12 +16,15 @@ from pipeline.config import TINY_PRESET
 from pipeline.engines import Conditioning, Engine, Size, Style
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.errors import CheckpointError, PromptError
-from stream import rtp
 from stream.config import ServerConfig
 from stream.models import ModelEntry, list_models
 from stream.renderer import Progress
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 ENTRIES = (
     ModelEntry("colours", "Plain colours", "Apache-2.0", 4.1, "how much", False, str(SIZE)),
@@ -31,20 +32,6 @@ ENTRIES = (
     ModelEntry("words", "Any words", "MIT", 2500, "how near", True, str(SIZE)),
     ModelEntry("broken", "A broken one", "none", 3, size=str(SIZE)),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
 
 
 class OtherEngine(ColourEngine):

@@ -5,38 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from browsers import VIDEOS, Visit, camera_chromium, ground, make_engine, visiting
+from browsers import VIDEOS, Visit, ground, make_engine, visiting
 from peers import Serving, flat, serving
 from playwright.async_api import Browser
 from test_stream_session import DEADLINE_S
 
-from stream import rtp
 from stream.camera_session import CameraSession
 from stream.config import ServerConfig
 from stream.exposure import Exposure
 from stream.icefilter import FilteredProtocol
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 
 class Cable:

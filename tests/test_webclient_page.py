@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import pytest_asyncio
 from browsers import (
     GROUND,
     HEIGHT,
@@ -18,7 +16,6 @@ from browsers import (
     VIDEOS,
     WIDTH,
     Visit,
-    camera_chromium,
     ground,
     make_engine,
     visited,
@@ -28,23 +25,11 @@ from clips import write_clip
 from peers import serving
 from playwright.async_api import Browser, FloatRect
 
-from stream import rtp
-
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 
 SEA = (44, 74, 107)

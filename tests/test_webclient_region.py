@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,8 @@ from numpy.typing import NDArray
 from peers import serving
 
 from pipeline.person_mask import SIDE_PX, Mask
-from stream import rtp
 
-pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
 
 class LeftSegmenter:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
-from browsers import camera_chromium, make_engine, visiting
+from browsers import make_engine, visiting
 from engines import ColourEngine
 from peers import serving
 from playwright.async_api import Browser, Request
@@ -14,13 +11,6 @@ from playwright.async_api import Browser, Request
 from pipeline.engines import Conditioning, Style
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
 
 
 class ManyStyles(ColourEngine):

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
-from browsers import PAGE_DEADLINE_MS, camera_chromium, ground, make_engine, visited, visiting
+from browsers import PAGE_DEADLINE_MS, ground, make_engine, visited, visiting
 from peers import serving
 from playwright.async_api import Browser, Route
 
-from stream import rtp
-
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One Chromium for all tests; each visit has a fresh profile in it."""
-    async with camera_chromium(tmp_path_factory.mktemp("camera")) as running:
-        yield running
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 
 TRACK = "document.getElementById('live').source.track"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any
@@ -21,10 +21,13 @@ from PIL import Image
 from playwright.async_api import Browser, Page
 
 from pipeline.engines import Size
-from stream import rtp
 from stream.config import ServerConfig
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("corrected"),
+]
 
 LEFT, RIGHT = (200, 120, 40), (40, 160, 60)
 
@@ -38,13 +41,6 @@ def two_halves(_: int) -> np.ndarray:
 
 def inverted(colour: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(255 - level for level in colour)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corrected() -> Iterator[None]:
-    """Run everything as the server does: with the corrections to aiortc."""
-    with rtp.installed():
-        yield
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
