@@ -95,8 +95,8 @@ class Source:
     """Where published weights lie: a repository of the hub, at one revision."""
 
     hub_id: str
-    revision: str | None = "main"
-    """A commit, a tag or a branch; None: what "main" was when it was first downloaded here."""
+    revision: str = "main"
+    """A commit, by its whole name or the first seven characters and more, a tag or a branch."""
     files: tuple[str, ...] = ()
     """Patterns of what is needed of it."""
 
@@ -237,9 +237,8 @@ SDXS_512_09_PRESET = Preset(
     licence="CreativeML Open RAIL++-M",
     size_mb=2684,
     default_size=Size(512, 512),
-    # Its weights have not changed since the first commit, of which only the short name is known:
-    # 1190a73, and the hub asks for a whole one.
-    weights=Source("IDKiro/sdxs-512-0.9", None, NETWORK_FILES),
+    # The first commit; those after it changed the README alone.
+    weights=Source("IDKiro/sdxs-512-0.9", "1190a73", NETWORK_FILES),
     condition="control",
     size_step_px=32,
     default_strength=0.8,

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import cache_folder
 from pipeline.config import Source
 from pipeline.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-COMMIT = re.compile("[0-9a-f]{40}")
-"""Of git, whole."""
+SHORT_COMMIT = re.compile("[0-9a-f]{7,39}")
+"""The beginning of a commit's name, as git shows it; the hub asks for all 40 characters."""
 
 Progress = Callable[[str, float | None], None]
 """Told what is done to load a model, for a person, and the share of it in [0, 1], if known."""
@@ -38,14 +37,13 @@ def download(source: Source, instead: str, on_progress: Progress) -> Path:
     import httpx2
     from huggingface_hub import snapshot_download
 
-    revision = source.revision or read_pin(source.hub_id) or "main"
-    name = f"{source.hub_id}@{revision[:7]}"
+    name = f"{source.hub_id}@{source.revision[:7]}"
     on_progress(f"looking for {name}", None)
     logger.info("looking for %s", name)
     try:
         folder = snapshot_download(
             source.hub_id,
-            revision=revision,
+            revision=whole_commit(source),
             allow_patterns=list(source.files),
             tqdm_class=make_bar(lambda share: on_progress(f"downloading {name}", share)),
         )
@@ -56,48 +54,30 @@ def download(source: Source, instead: str, on_progress: Progress) -> Path:
             f"the files of {name} are not on this machine and could not be downloaded "
             f"({type(error).__name__}: {reason}); {instead}"
         ) from error
-    if source.revision is None and revision == "main":
-        # The hub's cache names the folder by the commit.
-        write_pin(source.hub_id, Path(folder).name)
     return Path(folder)
 
 
-def pin_of(hub_id: str) -> Path:
-    """The file that holds the commit of a repository's first download."""
-    return cache_folder("revisions") / hub_id.replace("/", "--")
-
-
-def read_pin(hub_id: str) -> str:
-    """Return the commit of a repository's first download; empty if there was none.
+def whole_commit(source: Source) -> str:
+    """Return the revision of a source, a short commit's whole name in its place.
 
     Raises:
-        CheckpointError: the file that holds it was spoiled.
+        ValueError: the repository has no such commit, or two.
+        OSError, httpx2.HTTPError: the hub cannot be asked.
     """
-    pin = pin_of(hub_id)
-    try:
-        commit = pin.read_text("ascii").strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{pin} cannot be read: {error}") from error
-    if not COMMIT.fullmatch(commit):
-        raise CheckpointError(f"{pin} holds no commit; write one into it, or delete it")
-    return commit
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
 
-
-def write_pin(hub_id: str, commit: str) -> None:
-    """Keep to a commit from now on.
-
-    Raises:
-        CheckpointError: the cache cannot be written.
-    """
-    pin = pin_of(hub_id)
-    try:
-        pin.parent.mkdir(parents=True, exist_ok=True)
-        pin.write_text(f"{commit}\n", "ascii")
-    except OSError as error:
-        raise CheckpointError(f"{pin} could not be written: {error}") from error
-    logger.info("%s stays at %s, as %s says", hub_id, commit, pin)
+    if not SHORT_COMMIT.fullmatch(source.revision):
+        return source.revision
+    repository = repo_folder_name(repo_id=source.hub_id, repo_type="model")
+    snapshots = Path(constants.HF_HUB_CACHE) / repository / "snapshots"
+    found = {folder.name for folder in snapshots.glob(f"{source.revision}*")}
+    if not found:
+        commits = (commit.commit_id for commit in HfApi().list_repo_commits(source.hub_id))
+        found = {commit for commit in commits if commit.startswith(source.revision)}
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} of its commits begin with {source.revision}")
+    return found.pop()
 
 
 def make_bar(report: Callable[[float], None]) -> Any:

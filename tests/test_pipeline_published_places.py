@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,9 +24,10 @@ from published_models import (
     write_network,
 )
 
-from pipeline.config import Lines, Size
+from pipeline.config import Lines, Size, Source
 from pipeline.engines.build import EngineConfig, build_engine, tell_nobody
 from pipeline.errors import ConfigError
+from pipeline.hub import whole_commit
 from pipeline.sources import find_preset, locate
 
 
@@ -94,27 +99,61 @@ def test_the_hubs_cache_is_read_without_a_network(cache: Path):
     assert load("sdxs-512", name).name == "sdxs-512"
 
 
-def test_what_has_no_known_commit_stays_at_its_first(cache: Path):
-    """Of sdxs-512-09 no whole commit is known: that of the first download is kept."""
+FIRST = "1190a73" + "c" * 33
+
+
+def test_a_short_commit_is_found_in_the_cache(cache: Path):
+    """Seven characters of sdxs-512-09 name what was downloaded of it."""
     preset = find_preset("sdxs-512-09")
     assert preset is not None
-    first, later = "a" * 40, "b" * 40
-    folder = put_snapshot(cache, preset.weights.hub_id, first)
+    later = put_snapshot(cache, preset.weights.hub_id, "b" * 40)
+    main = later.parents[1] / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(later.name)
+    write_control(own_folder(cache, preset) / "controlnet", UNETS["sdxs-512-09"])
+    refuse("of IDKiro/sdxs-512-0.9@1190a73 are not on this machine", "sdxs-512-09")
+    folder = put_snapshot(cache, preset.weights.hub_id, FIRST)
     write_base(folder, "sdxs-512-09")
     write_network(AutoencoderTiny, narrowed(TAESD), folder / "vae")
-    write_control(own_folder(cache, preset) / "controlnet", UNETS["sdxs-512-09"])
-    main = folder.parents[1] / "refs" / "main"
-    main.parent.mkdir()
-    main.write_text(first)
-    locate("sdxs-512-09", "", tell_nobody)
-    # The repository goes on, and this machine sees it.
-    put_snapshot(cache, preset.weights.hub_id, later)
-    main.write_text(later)
     assert locate("sdxs-512-09", "", tell_nobody).base == folder
-    pin = cache / "sdxs-live" / "revisions" / "IDKiro--sdxs-512-0.9"
-    assert pin.read_text() == f"{first}\n"
-    pin.write_text("main")
-    refuse("IDKiro--sdxs-512-0.9 holds no commit; write one into it, or delete it", "sdxs-512-09")
+
+
+class Commits(BaseHTTPRequestHandler):
+    """A hub that knows the commits of one repository."""
+
+    def do_GET(self) -> None:
+        """Answer as the hub does."""
+        is_known = self.path == "/api/models/some/body/commits/main"
+        commits = [{"id": commit, **SAID} for commit in ("b" * 40, FIRST)]
+        self.send_response(200 if is_known else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(commits).encode())
+
+
+SAID = {"authors": [], "date": "2024-03-25T00:00:00.000Z", "title": "init", "message": ""}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Commits)
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_short_commit_is_asked_of_the_hub():
+    """Which of a repository's commits begins so is the hub's to say; none is an error."""
+    assert whole_commit(Source("some/body", "1190a73")) == FIRST
+    with pytest.raises(ValueError, match="0 of its commits begin with abcdef0"):
+        whole_commit(Source("some/body", "abcdef0"))
 
 
 @pytest.mark.parametrize(
