@@ -159,11 +159,11 @@ class HangingEngine(ColourEngine):
 
 
 def has_sign(frame: VideoFrame) -> bool:
-    """Look for the sign's dark ground in the bottom left corner of a picture that has none."""
+    """Look for the sign's dark ground in the bottom left corner of a picture of one colour."""
     image = to_rgb(frame).astype(int)
     corner = image[-image.shape[0] // 4 :, : image.shape[1] // 4]
     # Its mark is dim in half of its beats, and an encoder may flatten that; the ground is not.
-    return bool(corner.mean(axis=2).min() < 70)
+    return bool(corner.mean(axis=2).min() < middle(frame).mean() - 50)
 
 
 def show_of(frame: VideoFrame) -> str:
