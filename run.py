@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import MODEL_PRESETS, TINY_PRESET, Lines
+from pipeline.config import TINY_PRESET
 from pipeline.engines.build import (
-    ENGINE_NAMES,
     EngineConfig,
     build_engine,
     build_on_card,
@@ -24,26 +23,38 @@ from pipeline.engines.build import (
     tell_nobody,
 )
 from pipeline.engines.engine import Engine, Size
-from pipeline.engines.precision import PRECISIONS
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.flags import add_engine, to_engine_config
 from pipeline.person_mask import EmbeddedSegmenter
 from pipeline.safety import CheckerFactory, load_checker
-from stream.corrections import Corrections
 from stream.errors import StreamError
-from stream.flags import add_access, add_media, to_access, to_media
-from stream.preset_file import find_default_file
+from stream.flags import PUBLISHED, add_server, to_server_config
 
 if TYPE_CHECKING:
-    from stream.config import ServerConfig
-    from stream.exposure import Exposure
     from stream.renderer import ModelFactory, Progress
     from stream.status import EngineStatus
 
-HELP = argparse.ArgumentDefaultsHelpFormatter
-PUBLISHED = "the hub's"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TINY_PROMPT = "ink-wash"
 COMMANDS = ("serve", "translate", "bench", "train")
+STEP, COMPARE, CARD, GLASS, SOAK, FLICKER = (
+    "the step alone", "--compare", "--device cuda", "--glass", "--soak", "--flicker",
+)  # fmt: skip
+BENCH_FLAGS = {
+    "runs": (STEP, COMPARE, CARD),
+    "seconds": (GLASS,),
+    "clip": (FLICKER,),
+    "json": (STEP, COMPARE, CARD, FLICKER),
+}
+"""What each measurement of ``bench`` heeds besides the flags of a model."""
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_none = action.default is None or action.default is False or action.default in ("", [])
+        return action.help if has_none else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,13 +99,13 @@ def make_parser() -> argparse.ArgumentParser:
         "Without a command: serve on http://127.0.0.1:8080.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_serve(commands.add_parser("serve", help="the page and its server", formatter_class=HELP))
+    add_serve(commands.add_parser("serve", help="the page and its server", formatter_class=Help))
     add_translate(
-        commands.add_parser("translate", help="a picture or a video file", formatter_class=HELP)
+        commands.add_parser("translate", help="a picture or a video file", formatter_class=Help)
     )
-    add_bench(commands.add_parser("bench", help="measure this machine", formatter_class=HELP))
+    add_bench(commands.add_parser("bench", help="measure this machine", formatter_class=Help))
     add_train(
-        commands.add_parser("train", help="train the model, stage by stage", formatter_class=HELP)
+        commands.add_parser("train", help="train the model, stage by stage", formatter_class=Help)
     )
     return parser
 
@@ -102,254 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The flags of ``serve``."""
     add_engine(parser, str(TINY_PRESET.default_size))
-    add_network(parser)
-    add_access(parser)
-    add_media(parser)
-    add_delay(parser)
-    add_exposure(parser)
-    add_keeping(parser)
-    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
-    parser.add_argument(
-        "--log-format",
-        choices=("text", "json"),
-        default="text",
-        help="json: one object a line, with time, level, logger, message and session",
-    )
-    parser.add_argument(
-        "--without-correction",
-        action="append",
-        default=[],
-        choices=Corrections.names(),
-        help="leave aiortc as it is in this point; may be given several times",
-    )
+    add_server(parser)
     parser.set_defaults(run=serve)
-
-
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``serve`` that say who may connect, and how."""
-    group = parser.add_argument_group("network")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    group.add_argument("--port", type=int, default=8080, help="0 for any free one")
-    group.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
-    group.add_argument("--max-viewers", type=int, default=32, help="of all sessions together")
-    group.add_argument(
-        "--model-switch",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="whether the page may load another model, for everybody; auto: with --token "
-        "alone, or on loopback without --name, --origin and --tokens",
-    )
-    group.add_argument(
-        "--safety",
-        nargs="?",
-        const=PUBLISHED,
-        default="",
-        metavar="FOLDER",
-        help="blur what the published safety checker finds unfit to be shown; FOLDER of its "
-        "weights instead of the hub's",
-    )
-    group.add_argument(
-        "--presets",
-        type=Path,
-        default=find_default_file(),
-        metavar="FILE",
-        help="looks and playlists by name; not written before somebody saves one",
-    )
-    group.add_argument("--redirect-to", default="", help="another server, for when this is full")
-    group.add_argument(
-        "--start-bitrate-kbps", type=int, default=2500, help="what a camera begins with"
-    )
-    group.add_argument(
-        "--max-bitrate-kbps", type=int, default=4000, help="what a sent video gets at most"
-    )
-    for name, text in (
-        ("--name", "host name that browsers reach the server by"),
-        ("--origin", "page elsewhere that may use the server, https://example.org"),
-    ):
-        group.add_argument(
-            name, action="append", default=[], help=f"{text}; may be given several times"
-        )
-
-
-def add_delay(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``serve`` that say how old a picture may be, and what the log tells of it."""
-    group = parser.add_argument_group("delay")
-    group.add_argument(
-        "--target-ms",
-        type=float,
-        default=120,
-        help="above it the model works smaller, unless --size is given, then on fewer frames; "
-        "0: never",
-    )
-    group.add_argument(
-        "--log-every-s", type=float, default=60, help="a line of figures in the log; 0: never"
-    )
-
-
-def add_exposure(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``serve`` that say how much a server gives each stranger."""
-    group = parser.add_argument_group("strangers")
-    group.add_argument(
-        "--min-fps",
-        type=float,
-        default=10,
-        help="a new session is taken while everybody gets so many translated frames a second; "
-        "0: up to --max-sessions",
-    )
-    group.add_argument(
-        "--max-waiting", type=int, default=50, help="who finds no room waits in line, so many"
-    )
-    group.add_argument(
-        "--idle-timeout-s",
-        type=float,
-        default=300,
-        help="how long a camera may send no picture, or a page be hidden while nobody watches; "
-        "0: for ever",
-    )
-    group.add_argument(
-        "--max-session-s",
-        type=float,
-        default=0,
-        help="the longest that a session may last, told a minute before; 0: as long as it likes",
-    )
-    group.add_argument(
-        "--drain-s",
-        type=float,
-        default=5,
-        help="how long sessions may go on after SIGTERM; a second signal ends them at once",
-    )
-    group.add_argument(
-        "--rate-limit",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="whether an address may ask only so often for what costs; auto: unless only this "
-        "machine gets at it",
-    )
-    group.add_argument(
-        "--proxy",
-        action="append",
-        default=[],
-        help="address or network whose X-Forwarded-For is believed; may be given several times",
-    )
-
-
-def to_exposure(options: argparse.Namespace) -> Exposure:
-    """Check the flags of :func:`add_exposure`."""
-    from stream.exposure import Exposure
-
-    return Exposure(
-        rate_limit=options.rate_limit,
-        min_fps=options.min_fps,
-        max_waiting=options.max_waiting,
-        idle_timeout_s=options.idle_timeout_s,
-        max_session_s=options.max_session_s,
-        drain_s=options.drain_s,
-        proxies=tuple(options.proxy),
-    )
-
-
-def add_keeping(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``serve`` that say what may be kept; nothing is, without them."""
-    group = parser.add_argument_group("keeping", "without these nothing is kept of a session")
-    group.add_argument(
-        "--record-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder that sessions may be recorded to, by the page's button or over HTTP",
-    )
-    group.add_argument(
-        "--clips",
-        action="store_true",
-        help="keep the last 30 s of each session in memory, 32 MiB of each at most, for who asks "
-        "for a clip",
-    )
-
-
-def to_server_config(options: argparse.Namespace) -> ServerConfig:
-    """Check the flags of :func:`add_network`, :func:`add_access` and :func:`add_delay`."""
-    from stream.config import ServerConfig
-    from stream.keeping import Keeping
-
-    return ServerConfig(
-        options.host,
-        options.port,
-        names=tuple(options.name),
-        max_sessions=options.max_sessions,
-        max_viewers=options.max_viewers,
-        origins=tuple(options.origin),
-        model_switch=options.model_switch,
-        presets=options.presets,
-        redirect_to=options.redirect_to,
-        start_bitrate_bps=options.start_bitrate_kbps * 1000,
-        max_bitrate_bps=options.max_bitrate_kbps * 1000,
-        target_ms=options.target_ms,
-        is_size_fixed=options.size != "auto",
-        log_every_s=options.log_every_s,
-        corrections=to_corrections(options.without_correction),
-        exposure=to_exposure(options),
-        keeping=Keeping(options.record_dir, options.clips),
-        **to_access(options),
-        **to_media(options),
-    )
-
-
-def add_engine(parser: argparse.ArgumentParser, automatic_size: str) -> None:
-    """The flags that choose a model and an engine."""
-    presets = ", ".join(preset.name for preset in MODEL_PRESETS)
-    parser.add_argument(
-        "--model",
-        default=TINY_PRESET.name,
-        help=f"{presets}; a folder in diffusers' layout; or a hub id, owner/name or "
-        "owner/name@revision. All but the first two want a CUDA card for video, and are "
-        "downloaded when they are first used",
-    )
-    parser.add_argument(
-        "--lora",
-        default="",
-        help='a look for --model: "anime" for sdxs-512, a file of safetensors, or a folder',
-    )
-    parser.add_argument(
-        "--line-thickness",
-        type=int,
-        help=f"1 to 5, of the lines that a control network is shown; {Lines().thickness} if left "
-        "out",
-    )
-    parser.add_argument(
-        "--line-detail",
-        type=float,
-        help=f"0 to 1: how faint an edge may be to be drawn; {Lines().detail} if left out",
-    )
-    parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="what runs it")
-    parser.add_argument(
-        "--size",
-        default="auto",
-        help=f'pixels the model works at, "320x240" or "256"; auto for {automatic_size}',
-    )
-    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 for all")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of --engine openvino; auto: bf16 for the first two models where the processor "
-        "multiplies it, else f32",
-    )
-
-
-def to_engine_config(options: argparse.Namespace) -> EngineConfig:
-    """Check the flags of :func:`add_engine`."""
-    size = None if options.size == "auto" else Size.parse(options.size)
-    asked = {"thickness": options.line_thickness, "detail": options.line_detail}
-    given = {name: value for name, value in asked.items() if value is not None}
-    lines = Lines(**given) if given else None
-    return EngineConfig(
-        model=options.model,
-        engine=options.engine,
-        size=size,
-        threads=options.threads,
-        lora=options.lora,
-        lines=lines,
-        precision=options.precision,
-    )
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -396,14 +161,6 @@ def to_model_factory(engine: EngineConfig) -> ModelFactory:
         return build_engine(other, on_progress)
 
     return make
-
-
-def to_corrections(left_out: Sequence[str]) -> Corrections:
-    """All corrections but the named ones."""
-    corrections = Corrections()
-    for name in left_out:
-        corrections = corrections.without(name)
-    return corrections
 
 
 def has_display() -> bool:
@@ -495,29 +252,20 @@ def bench(options: argparse.Namespace) -> None:
     from pipeline.bench import bench_engine
 
     engine = to_engine_config(options)
-    asked = {
-        "--compare": options.compare,
-        "--device cuda": options.device == "cuda",
-        "--glass": options.glass is not None,
-        "--soak": options.soak is not None,
-        "--flicker": options.flicker,
-    }
-    if sum(asked.values()) > 1:
-        got = " and ".join(name for name, is_asked in asked.items() if is_asked)
-        raise ConfigError(f"bench takes one of {', '.join(asked)} at a time (got {got})")
-    if options.clip and not options.flicker:
-        raise ConfigError(f"--clip belongs to --flicker (got {options.clip} alone)")
-    if options.glass:
+    asked = find_measurement(options)
+    if options.glass == "bypass" and engine != EngineConfig():
+        raise ConfigError("bench --glass bypass runs no model, and takes no flag of one")
+    if asked == GLASS:
         bench_glass(engine if options.glass == "model" else None, options.seconds)
         return
-    if options.soak is not None:
+    if asked == SOAK:
         bench_soak(engine, options.soak)
         return
-    if options.device == "cuda":
+    if asked == CARD:
         bench_card(engine, options.runs, options.json)
         return
     threads = options.threads or count_processors()
-    if options.flicker:
+    if asked == FLICKER:
         bench_stability(engine, threads, options.clip, options.json)
         return
     result = bench_engine(engine, threads, options.runs, options.compare).to_dict()
@@ -525,6 +273,32 @@ def bench(options: argparse.Namespace) -> None:
         for name, value in result.items():
             print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
     print(json.dumps(result))
+
+
+def find_measurement(options: argparse.Namespace) -> str:
+    """Return which measurement is asked for, by its flag.
+
+    Raises:
+        ConfigError: there are two, or it would not heed a flag that was given.
+    """
+    asked = {
+        COMPARE: options.compare,
+        CARD: options.device == "cuda",
+        GLASS: options.glass is not None,
+        SOAK: options.soak is not None,
+        FLICKER: options.flicker,
+    }
+    got = [name for name, is_asked in asked.items() if is_asked]
+    if len(got) > 1:
+        raise ConfigError(
+            f"bench takes one of {', '.join(asked)} at a time (got {' and '.join(got)})"
+        )
+    measurement = got[0] if got else STEP
+    defaults = make_parser().parse_args(["bench"])
+    for flag, heeded_by in BENCH_FLAGS.items():
+        if measurement not in heeded_by and getattr(options, flag) != getattr(defaults, flag):
+            raise ConfigError(f"--{flag} belongs to {', '.join(heeded_by)} (got {measurement})")
+    return measurement
 
 
 def bench_glass(engine: EngineConfig | None, seconds: float) -> None:

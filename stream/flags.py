@@ -1,166 +1,219 @@
-"""The flags of ``run.py serve`` that say who gets in and by which way, and their secrets."""
+"""The flags of ``run.py serve``."""
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from stream.addresses import Address
-from stream.errors import ConfigRefused
+from stream.access_flags import add_access, add_media, to_access, to_media
+from stream.corrections import Corrections
+from stream.preset_file import find_default_file
 
-TURN_VARIABLE = "SDXS_TURN_SECRET"
-TOKEN_VARIABLE = "SDXS_TOKEN"  # noqa: S105 - a name, not a secret
-ICE_VARIABLE = "SDXS_ICE_SERVERS"
+if TYPE_CHECKING:
+    from stream.config import ServerConfig
+    from stream.exposure import Exposure
+
+PUBLISHED = "the hub's"
+"""Weights of ``--safety`` that are nobody's folder."""
 
 
-def add_access(parser: argparse.ArgumentParser) -> None:
-    """The flags that say who gets in."""
-    group = parser.add_argument_group(
-        "access",
-        "@FILE in place of a secret reads it from that file, so that it is not in the list of "
-        "processes.",
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The flags of a server, but for its model's."""
+    add_network(parser)
+    add_access(parser)
+    add_media(parser)
+    add_delay(parser)
+    add_exposure(parser)
+    add_keeping(parser)
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one object a line, with time, level, logger, message and session",
     )
-    group.add_argument(
-        "--token",
-        default="",
-        help="what requests have to bring, or @FILE; empty: the environment's "
-        f"{TOKEN_VARIABLE}; without that either: nothing",
-    )
-    group.add_argument(
-        "--tokens",
-        type=Path,
-        metavar="FILE",
-        help="more tokens, each with a name and a quota, in TOML (docs/deployment.md)",
-    )
-    group.add_argument("--cert", type=Path, help="the server's certificate and its chain, PEM")
-    group.add_argument("--key", type=Path, help="its private key, PEM")
-    group.add_argument(
-        "--tls",
-        choices=("off", "self-signed", "proxy"),
-        default="off",
-        help="self-signed: a certificate of our own making, for a home network, kept among this "
-        "user's files; proxy: a proxy in front of the server speaks HTTPS",
-    )
-    group.add_argument(
-        "--insecure",
-        action="store_true",
-        help="listen where others get at it, without a token or TLS",
-    )
-
-
-def add_media(parser: argparse.ArgumentParser) -> None:
-    """The flags that say by which way media come."""
-    group = parser.add_argument_group("media's way")
-    group.add_argument(
-        "--ice-server",
+    parser.add_argument(
+        "--without-correction",
         action="append",
         default=[],
-        help="for the page and for standard clients: stun:HOST, turn:HOST,USER,PASSWORD, "
-        "turn:HOST with --turn-secret, or @FILE with one of them a line; may be given several "
-        f"times. Empty: the environment's {ICE_VARIABLE}, separated by blanks",
+        choices=Corrections.names(),
+        help="leave aiortc as it is in this point; may be given several times",
+    )
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say who may connect, and how."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    group.add_argument("--port", type=int, default=8080, help="0 for any free one")
+    group.add_argument("--max-sessions", type=int, default=8, help="more are answered 503")
+    group.add_argument("--max-viewers", type=int, default=32, help="of all sessions together")
+    group.add_argument(
+        "--model-switch",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether the page may load another model, for everybody; auto: with --token "
+        "alone, or on loopback without --name, --origin and --tokens",
     )
     group.add_argument(
-        "--turn-secret",
+        "--safety",
+        nargs="?",
+        const=PUBLISHED,
         default="",
-        help="what the TURN servers without a user share with this one (coturn's "
-        f"static-auth-secret), or @FILE; empty: the environment's {TURN_VARIABLE}",
+        metavar="FOLDER",
+        help="blur what the published safety checker finds unfit to be shown; FOLDER of its "
+        "weights instead of the hub's",
     )
     group.add_argument(
-        "--public-ip",
-        default="",
-        metavar="ADDRESS",
-        help="what strangers reach this machine by, behind a NAT that hands every port on",
+        "--presets",
+        type=Path,
+        default=find_default_file(),
+        metavar="FILE",
+        help="looks and playlists by name; not written before somebody saves one",
+    )
+    group.add_argument("--redirect-to", default="", help="another server, for when this is full")
+    group.add_argument(
+        "--start-bitrate-kbps", type=int, default=2500, help="what a camera begins with"
     )
     group.add_argument(
-        "--udp-ports",
-        default="",
-        metavar="FIRST-LAST",
-        help="where media come in, one port a session or viewer: 50000-50100; empty: any",
+        "--max-bitrate-kbps", type=int, default=4000, help="what a sent video gets at most"
+    )
+    for name, text in (
+        ("--name", "host name that browsers reach the server by"),
+        ("--origin", "page elsewhere that may use the server, https://example.org"),
+    ):
+        group.add_argument(
+            name, action="append", default=[], help=f"{text}; may be given several times"
+        )
+
+
+def add_delay(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say how old a picture may be, and what the log tells of it."""
+    group = parser.add_argument_group("delay")
+    group.add_argument(
+        "--target-ms",
+        type=float,
+        default=120,
+        help="above it the model works smaller, unless --size is given, then on fewer frames; "
+        "0: never",
+    )
+    group.add_argument(
+        "--log-every-s", type=float, default=60, help="a line of figures in the log; 0: never"
     )
 
 
-def to_access(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the flags of :func:`add_access` say, by the fields of a ServerConfig.
-
-    Raises:
-        ConfigRefused: a file cannot be read, or what it says cannot be.
-    """
-    from stream.tls import Tls
-    from stream.tokens import read_tokens
-
-    return {
-        "tls": Tls(options.tls, options.cert, options.key),
-        "is_insecure": options.insecure,
-        "token": read_secret("token", options.token, TOKEN_VARIABLE),
-        "tokens": () if options.tokens is None else read_tokens(options.tokens),
-    }
-
-
-def to_media(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the flags of :func:`add_media` say, by the fields of a ServerConfig.
-
-    Raises:
-        ConfigRefused: a file cannot be read, or what it says cannot be.
-    """
-    from stream.gathering import PortRange
-    from stream.ice_servers import IceServer
-
-    return {
-        "ice_servers": tuple(
-            IceServer(*line.split(",", 2)) for line in _read_ice_lines(options.ice_server)
-        ),
-        "turn_secret": read_secret("turn-secret", options.turn_secret, TURN_VARIABLE),
-        "public_ip": _read_public_ip(options.public_ip),
-        "udp_ports": PortRange.parse(options.udp_ports) if options.udp_ports else None,
-    }
-
-
-def _read_public_ip(text: str) -> Address | None:
-    if not text:
-        return None
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise ConfigRefused(
-            f"--public-ip must be an address like 203.0.113.7 (got {text!r})"
-        ) from None
-    if address.is_unspecified or address.is_loopback or address.is_multicast:
-        raise ConfigRefused(f"--public-ip must be what others reach this machine by (got {text})")
-    return address
+def add_exposure(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say how much a server gives each stranger."""
+    group = parser.add_argument_group("strangers")
+    group.add_argument(
+        "--min-fps",
+        type=float,
+        default=10,
+        help="a new session is taken while everybody gets so many translated frames a second; "
+        "0: up to --max-sessions",
+    )
+    group.add_argument(
+        "--max-waiting", type=int, default=50, help="who finds no room waits in line, so many"
+    )
+    group.add_argument(
+        "--idle-timeout-s",
+        type=float,
+        default=300,
+        help="how long a camera may send no picture, or a page be hidden while nobody watches; "
+        "0: for ever",
+    )
+    group.add_argument(
+        "--max-session-s",
+        type=float,
+        default=0,
+        help="the longest that a session may last, told a minute before; 0: as long as it likes",
+    )
+    group.add_argument(
+        "--drain-s",
+        type=float,
+        default=5,
+        help="how long sessions may go on after SIGTERM; a second signal ends them at once",
+    )
+    group.add_argument(
+        "--rate-limit",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether an address may ask only so often for what costs; auto: unless only this "
+        "machine gets at it",
+    )
+    group.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        help="address or network whose X-Forwarded-For is believed; may be given several times",
+    )
 
 
-def read_secret(flag: str, text: str, variable: str) -> str:
-    """Return a secret: the flag's own text, what ``@FILE`` holds, or an environment variable's.
-
-    Raises:
-        ConfigRefused: the file cannot be read, or is empty.
-    """
-    if not text:
-        return os.environ.get(variable, "").strip()
-    if not text.startswith("@"):
-        return text
-    secret = _read_file(flag, text)
-    if not secret:
-        raise ConfigRefused(f"--{flag}: the file {text[1:]} is empty; it holds the secret alone")
-    return secret
-
-
-def _read_ice_lines(given: list[str]) -> list[str]:
-    if not given:
-        return os.environ.get(ICE_VARIABLE, "").split()
-    lines: list[str] = []
-    for text in given:
-        lines += _read_file("ice-server", text).split() if text.startswith("@") else [text]
-    return lines
+def add_keeping(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``serve`` that say what may be kept; nothing is, without them."""
+    group = parser.add_argument_group("keeping", "without these nothing is kept of a session")
+    group.add_argument(
+        "--record-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder that sessions may be recorded to, by the page's button or over HTTP",
+    )
+    group.add_argument(
+        "--clips",
+        action="store_true",
+        help="keep the last 30 s of each session in memory, 32 MiB of each at most, for who asks "
+        "for a clip",
+    )
 
 
-def _read_file(flag: str, text: str) -> str:
-    path = Path(text[1:])
-    try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigRefused(f"--{flag}: {path} cannot be read: {reason}") from None
+def to_server_config(options: argparse.Namespace) -> ServerConfig:
+    """Check the flags of :func:`add_network`, :func:`add_access` and :func:`add_delay`."""
+    from stream.config import ServerConfig
+    from stream.keeping import Keeping
+
+    return ServerConfig(
+        options.host,
+        options.port,
+        names=tuple(options.name),
+        max_sessions=options.max_sessions,
+        max_viewers=options.max_viewers,
+        origins=tuple(options.origin),
+        model_switch=options.model_switch,
+        presets=options.presets,
+        redirect_to=options.redirect_to,
+        start_bitrate_bps=options.start_bitrate_kbps * 1000,
+        max_bitrate_bps=options.max_bitrate_kbps * 1000,
+        target_ms=options.target_ms,
+        is_size_fixed=options.size != "auto",
+        log_every_s=options.log_every_s,
+        corrections=to_corrections(options.without_correction),
+        exposure=to_exposure(options),
+        keeping=Keeping(options.record_dir, options.clips),
+        **to_access(options),
+        **to_media(options),
+    )
+
+
+def to_exposure(options: argparse.Namespace) -> Exposure:
+    """Check the flags of :func:`add_exposure`."""
+    from stream.exposure import Exposure
+
+    return Exposure(
+        rate_limit=options.rate_limit,
+        min_fps=options.min_fps,
+        max_waiting=options.max_waiting,
+        idle_timeout_s=options.idle_timeout_s,
+        max_session_s=options.max_session_s,
+        drain_s=options.drain_s,
+        proxies=tuple(options.proxy),
+    )
+
+
+def to_corrections(left_out: Sequence[str]) -> Corrections:
+    """All corrections but the named ones."""
+    corrections = Corrections()
+    for name in left_out:
+        corrections = corrections.without(name)
+    return corrections

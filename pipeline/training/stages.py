@@ -38,6 +38,24 @@ METHOD_STAGES = {
 
 PAIRED_STEPS = 4000
 
+TRAINED_STAGES = tuple(stage for stage in METHOD_STAGES if stage != "table")
+OPTIONS = {
+    "steps": ("paired", *TRAINED_STAGES),
+    "count": ("pairs",),
+    "seed": ("pairs",),
+    "resume": ("paired", *TRAINED_STAGES),
+    "start": ("paired",),
+    "config": (*METHOD_STAGES,),
+    "without": TRAINED_STAGES,
+    "is_dry": TRAINED_STAGES,
+    "prompts": TRAINED_STAGES,
+    "teacher": TRAINED_STAGES,
+    "few_step_teacher": TRAINED_STAGES,
+    "teacher_control": TRAINED_STAGES,
+    "lora": ("lora",),
+}
+"""What not every stage heeds, and which do."""
+
 
 @dataclass(frozen=True)
 class StageOptions:
@@ -68,13 +86,31 @@ class StageOptions:
                 raise ConfigError(f"--{name} must be at least {least} (got {getattr(self, name)})")
 
 
+def refuse_unheeded(stage: str, options: StageOptions) -> None:
+    """Refuse what has no meaning for a stage, so that nobody believes that it had.
+
+    Raises:
+        ConfigError: there is such an option.
+    """
+    for name, stages in OPTIONS.items():
+        given = getattr(options, name)
+        if stage not in stages and given != getattr(StageOptions, name):
+            flag = "--dry-run" if name == "is_dry" else f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} belongs to {', '.join(stages)} (got {stage})")
+
+
 def run_stage(stage: str, options: StageOptions) -> None:
     """Run one stage to its end.
 
     Raises:
-        ConfigError: there is no such stage, or what it needs is not there.
+        ConfigError: there is no such stage, what it needs is not there, or it does not heed an
+            option.
         CheckpointError: there is nothing to resume from, or it does not fit.
     """
+    if stage not in STAGES | METHOD_STAGES:
+        known = ", ".join((*STAGES, *METHOD_STAGES))
+        raise ConfigError(f'there is no stage "{stage}"; there are {known}')
+    refuse_unheeded(stage, options)
     if stage == "pictures":
         from pipeline.training.pictures import fetch
 
@@ -104,10 +140,7 @@ def run_stage(stage: str, options: StageOptions) -> None:
         from pipeline.training.table import write_table
 
         write_table(options)
-    elif stage in METHOD_STAGES:
+    else:
         from pipeline.training.start import run_method
 
         run_method(stage, options)
-    else:
-        known = ", ".join((*STAGES, *METHOD_STAGES))
-        raise ConfigError(f'there is no stage "{stage}"; there are {known}')
