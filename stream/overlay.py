@@ -1,4 +1,4 @@
-"""What a view may write over its picture: the style, and how many watch.
+"""What a view may write over its picture: the style, how many watch, that the server will stop.
 
 ``GET /view/{id}/overlay`` answers at once; with ``?after=`` the version of an answer, when it
 is no longer true, after 20 s at the latest.
@@ -37,7 +37,7 @@ class Overlays:
         Raises:
             SessionUnknown: there is none of this name.
         """
-        return describe(self._sessions.camera(name))
+        return describe(self._sessions.camera(name), self._sessions.ending)
 
     async def wait(self, name: str, after: str) -> dict[str, object]:
         """Return it when it is another than the version ``after``, after 20 s at the latest.
@@ -80,9 +80,9 @@ async def show_overlay(request: web.Request) -> web.Response:
     return web.json_response(told, headers={"Cache-Control": "no-store"})
 
 
-def describe(session: CameraSession) -> dict[str, object]:
-    """Return a session's style, empty while the camera is shown, and how many watch."""
+def describe(session: CameraSession, notice: str) -> dict[str, object]:
+    """Return a session's style, empty while the camera is shown, how many watch, and a notice."""
     controls = session.controls
     words = "" if controls.bypass else controls.prompt
-    told = {"style": words, "viewers": len(session.audience)}
+    told = {"style": words, "viewers": len(session.audience), "notice": notice}
     return {**told, "version": f"{zlib.crc32(json.dumps(told).encode()):08x}"}

@@ -52,6 +52,8 @@ class Sessions:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._quotas = Quotas(metrics)
         self.on_change: list[Callable[[], None]] = []
+        self.ending = ""
+        """What everybody was told when the server began to end, one sentence; empty before."""
         """Called whenever a session has come or gone, has another look or other viewers."""
         self.capacity = Capacity(engine.steps, config.exposure.min_fps)
         self.waiting = WaitingList(
@@ -227,6 +229,8 @@ class Sessions:
         self.waiting.close("the server is stopping", max(1, round(limit_s)))
         for session in [*self._cameras.values(), *self._viewers.values()]:
             session.notice("warning", notice)
+        self.ending = notice
+        self._tell()
 
     async def close(self) -> None:
         """End all sessions; each has its own deadline. Calling it again does nothing."""

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiortc import RTCIceCandidate
-from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+from aiortc.sdp import (
+    H264Profile,
+    MediaDescription,
+    SessionDescription,
+    candidate_from_sdp,
+    parse_h264_profile_level_id,
+)
 
 from stream.addresses import Address, is_inside
 from stream.errors import OfferRefused, shorten
@@ -31,6 +38,8 @@ MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
 MIN_MESSAGE_BYTES = 16 * 1024
 CODECS = {"video": ("VP8", "H264"), "audio": ("opus",)}
 
+# What stream.codecs encodes; all but 4:4:4.
+_H264_PROFILES = set(H264Profile) - {H264Profile.PROFILE_PREDICTIVE_HIGH_444}
 _DIRECTIONS = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
 # What aiortc's parser raises on a malformed line.
 _PARSE_ERRORS = (
@@ -309,6 +318,33 @@ def _check_codecs(media: MediaDescription) -> None:
     if not known.intersection(name.lower() for name in offered):
         wanted, got = " or ".join(CODECS[media.kind]), shorten(", ".join(offered)) or "none"
         raise OfferRefused(422, f"the offer's {media.kind} must have {wanted} (got {got})")
+    if media.kind == "video" and "vp8" not in {name.lower() for name in offered}:
+        _check_h264(media)
+
+
+def _check_h264(media: MediaDescription) -> None:
+    offered = [codec.parameters for codec in media.rtp.codecs if codec.name.lower() == "h264"]
+    if not any(_is_known_h264(parameters) for parameters in offered):
+        got = " or ".join(
+            f"{parameters.get('profile-level-id')} in mode {parameters.get('packetization-mode')}"
+            for parameters in offered
+        )
+        raise OfferRefused(
+            422,
+            "the offer's H264 must have a profile-level-id of baseline, main or high (42, 4d, 64), "
+            f"in packetization-mode 0 or 1 (got {shorten(got)})",
+        )
+
+
+def _is_known_h264(parameters: Mapping[str, int | str | None]) -> bool:
+    # RFC 6184, section 8.1: what is left out.
+    profile_level = str(parameters.get("profile-level-id", "42e01f"))
+    mode = str(parameters.get("packetization-mode", "0"))
+    try:
+        profile, _ = parse_h264_profile_level_id(profile_level)
+    except ValueError:
+        return False
+    return profile in _H264_PROFILES and mode in ("0", "1")
 
 
 def _direct(offer: str) -> str:

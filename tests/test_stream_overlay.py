@@ -95,6 +95,19 @@ async def test_style_is_told_when_it_changes() -> None:
         assert (await reader.ask())[0] == 404
 
 
+async def test_viewers_are_told_that_the_server_will_stop() -> None:
+    """Whoever waits for news of any session hears it at once, word for word."""
+    async with serving(ColourEngine) as server:
+        await server.publish(flat(ORANGE), "?name=show&prompt=invert")
+        reader = Reader(server, "show")
+        assert (await reader.ask())[1]["notice"] == ""
+        assert await reader.next() == ("invert", 0)
+        waiting = asyncio.create_task(reader.ask(f"?after={reader.version}"))
+        await until_waiting(server)
+        server.sessions.drain("The server is about to stop.", 5)
+        assert (await waiting)[1]["notice"] == "The server is about to stop."
+
+
 async def test_waiting_has_an_end_and_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same is answered again after a time; too many are refused; stopping sends all away."""
     async with serving(ColourEngine) as server:

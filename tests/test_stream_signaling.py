@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -56,6 +57,11 @@ def repeat_video(offer: str) -> str:
     return head + video + video
 
 
+def in_444(offer: str) -> str:
+    """H264 alone, in a profile that nobody decodes here."""
+    return re.sub("profile-level-id=[0-9a-f]{6}", "profile-level-id=f4001f", without("VP8")(offer))
+
+
 BAD = [
     (lambda _: "", 400, "type=value"),
     (lambda _: "s=-\r\n", 400, "v=0"),
@@ -84,6 +90,11 @@ BAD = [
     (replaced("a=setup:actpass", "a=setup:holdconn"), 400, "valid SDP"),
     (replaced("a=setup:actpass", "a=setup:" + "x" * 9000), 400, "valid SDP"),
     (without("VP8", "H264", "a=fmtp", "a=rtcp-fb"), 422, "VP8 or H264"),
+    (
+        in_444,
+        422,
+        "(42, 4d, 64), in packetization-mode 0 or 1 (got f4001f",
+    ),
     (replaced("a=sendrecv", "a=recvonly"), 422, "must be sendrecv (got recvonly)"),
     (replaced("a=sendrecv", "a=inactive"), 422, "got inactive"),
     (repeat_video, 422, "1 video (got 2)"),

@@ -236,7 +236,7 @@ async def test_overlay_tells_style_and_viewers(browser: Browser) -> None:
     async with serving(engine) as server:
         await server.publish(paint, "?name=studio&prompt=same")
         url = f"{server.base}/view/studio"
-        async with viewing(browser, f"{url}?fit=cover&overlay=viewers,style") as page:
+        async with viewing(browser, f"{url}?fit=cover&overlay=viewers,style,notice") as page:
             await until_state(page, "live")
             words = page.locator("#overlay span:visible")
             await page.locator("#overlay", has_text="1 viewer").wait_for()
@@ -271,3 +271,5 @@ async def test_overlay_tells_style_and_viewers(browser: Browser) -> None:
                 )
                 await page.locator("#overlay", has_text=shown[-1]).wait_for()
                 assert await words.all_text_contents() == shown
+            server.sessions.drain("The server is about to stop.", 60)
+            await page.locator("#overlay", has_text="The server is about to stop.").wait_for()

@@ -1,13 +1,14 @@
 // @ts-check
 /**
- * Words over the picture of a view: the style that is shown, and how many watch.
+ * Words over the picture of a view: the style that is shown, how many watch, and what the server
+ * has to say to everybody, such as that it is about to stop.
  *
  * @typedef {(path: string, init?: RequestInit) => Promise<Response>} Ask
- * @typedef {{style: string, viewers: number, version: string}} Told
+ * @typedef {{style: string, viewers: number, notice: string, version: string}} Told
  */
 
 const PAUSE_MS = 2000; // after a question without an answer
-const KINDS = ['style', 'viewers'];
+const KINDS = ['style', 'viewers', 'notice'];
 
 /** Written in the order that was asked for; nothing without a wish. */
 export class Overlay {
@@ -21,7 +22,7 @@ export class Overlay {
     root.id = 'overlay';
     for (const kind of wish.split(',').filter(Boolean)) {
       if (!KINDS.includes(kind)) {
-        console.warn(`overlay takes ${KINDS.join(' and ')} (got "${kind}")`);
+        console.warn(`overlay takes ${KINDS.join(', ')} (got "${kind}")`);
         continue;
       }
       const part = document.createElement('span');
@@ -47,10 +48,11 @@ export class Overlay {
     }
   }
 
-  #show(/** @type {Told} */ { style, viewers }) {
+  #show(/** @type {Told} */ { style, viewers, notice }) {
     // A hyphen joins the words of a style's name; what a person wrote may have one too.
     this.#write('style', style.replace(/(?<=\p{L})-(?=\p{L})/gu, ' '));
     this.#write('viewers', `${viewers} ${viewers === 1 ? 'viewer' : 'viewers'}`);
+    this.#write('notice', notice);
   }
 
   /** @param {string} kind @param {string} text */

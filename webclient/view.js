@@ -3,8 +3,8 @@
  * A bare page that plays one session: a Browser Source for OBS, or a screen on a stage.
  *
  * It lies at /view/{id or name}. Its query says how it looks: `muted=1`, `fit=cover` (fill the
- * window) or `contain` (show all), `mirror=1`, `overlay=style,viewers` (words over the picture:
- * one of both, or both), and what: `camera=1` for the camera's own picture. Every other name is a
+ * window) or `contain` (show all), `mirror=1`, `overlay=style,viewers,notice` (words over the
+ * picture: any of the three), and what: `camera=1` for the camera's own picture. Every other name is a
  * control of the session, set once when it begins to play: `prompt`, `strength`, `seed`,
  * `stability`, `transition_s`, `bypass`, `freeze`, `region`. After a #, the token of a server that
  * asks for one: there nobody logs it.
