@@ -264,6 +264,18 @@ def test_sign_lies_in_the_corner(size: tuple[int, int]) -> None:
     assert np.array_equal(to_rgb(frame), plain.astype(np.uint8)), "the picture itself stays"
 
 
+def test_sign_is_the_same_in_a_mirror() -> None:
+    """The page shows a camera mirrored; the sign of a picture that stands still reads so too."""
+    frame = VideoFrame.from_ndarray(np.full((480, 640, 3), 120, np.uint8), "rgb24")
+    frame = frame.reformat(format="yuv420p")
+    plain = to_rgb(frame).astype(int)
+    sign.draw_sign(frame, 0.0)
+    rows, columns = np.nonzero(np.abs(to_rgb(frame) - plain).max(-1) > 8)
+    mark = to_rgb(frame)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].astype(int)
+    assert mark.shape == (48, 48, 3)
+    assert np.abs(mark - mark[:, ::-1]).max() <= 2
+
+
 def test_later_sign_covers_the_earlier() -> None:
     """A picture that had the sign already looks as if it had never had another."""
     frame = VideoFrame.from_ndarray(np.full((120, 160, 3), 120, np.uint8), "rgb24")

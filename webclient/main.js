@@ -26,7 +26,7 @@ const ALLOW = 'Allow the picture in the question of your browser.';
 const MUTED =
   'The camera gives no picture for now: a privacy switch or another program holds it back.';
 const ENDED = 'The source has ended: it was unplugged, or sharing was stopped.';
-const HELD = 'The model is slower than a second a frame: its last picture stays, marked “paused”.';
+const HELD = 'The model is slower than a second a frame: its last picture stays, with a pause mark.';
 const NO_MODEL = 'The model does not answer: you see the camera itself until it does.';
 const IN_STYLES = 'A style by name, or a blend';
 const IN_WORDS = 'In your own words';
