@@ -161,6 +161,12 @@ def add_keeping(parser: argparse.ArgumentParser) -> None:
         help="folder that sessions may be recorded to, by the page's button or over HTTP",
     )
     group.add_argument(
+        "--record-spare-mb",
+        type=int,
+        default=1000,
+        help="what recordings leave free on their disk; they end when there is less",
+    )
+    group.add_argument(
         "--clips",
         action="store_true",
         help="keep the last 30 s of each session in memory, 32 MiB of each at most, for who asks "
@@ -190,7 +196,7 @@ def to_server_config(options: argparse.Namespace) -> ServerConfig:
         log_every_s=options.log_every_s,
         corrections=to_corrections(options.without_correction),
         exposure=to_exposure(options),
-        keeping=Keeping(options.record_dir, options.clips),
+        keeping=Keeping(options.record_dir, options.clips, options.record_spare_mb * 1_000_000),
         **to_access(options),
         **to_media(options),
     )

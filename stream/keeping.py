@@ -17,8 +17,14 @@ class Keeping:
     """Where sessions may be recorded to; None: nothing is ever written."""
     clips: bool = False
     """Whether the last 30 s of each session are kept in memory, for who asks for a clip."""
+    spare_bytes: int = 1_000_000_000
+    """What recordings leave free on their disk."""
 
     def __post_init__(self) -> None:
+        if self.spare_bytes < 0:
+            raise ConfigRefused(
+                f"--record-spare-mb must be at least 0 (got {self.spare_bytes / 1e6:g})"
+            )
         folder = self.record_dir
         if folder is None:
             return

@@ -246,7 +246,8 @@ class Recorder:
             except RuntimeError:
                 logger.debug("a recording ended after the event loop was closed")
 
-        recording = await asyncio.to_thread(Recording, path, label, on_end)
+        spare_bytes = self._config.keeping.spare_bytes
+        recording = await asyncio.to_thread(Recording, path, label, on_end, spare_bytes)
         tape = open_tape()
         self._films.append(Film(recording, tape, tape.dropped))
         tape.add(recording)

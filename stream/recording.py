@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +37,9 @@ class Recording:
 
     keeps_size = True
 
-    def __init__(self, path: Path, label: Label, on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, label: Label, on_end: Callable[[str], None], spare_bytes: int = 0
+    ) -> None:
         """Create the file.
 
         Args:
@@ -43,10 +47,13 @@ class Recording:
             label: what it says of itself.
             on_end: called once, in the tape's thread: with a sentence if it was ended by a
                 failure, else with none.
+            spare_bytes: what is left free on the disk; with less the recording ends.
 
         Raises:
-            OSError: the file cannot be created.
+            OSError: the file cannot be created, or the disk has less free.
         """
+        self._spare_bytes = spare_bytes
+        self._look_for_room(path.parent)
         self._file, self.path = _create(path)
         self.from_s = label.from_s
         self._label = label
@@ -103,10 +110,16 @@ class Recording:
             self._on_end(why and f"the recording has ended after {self.length_s:.0f} s: {why}")
 
     def _write(self, mp4: Mp4, packet: TapedPacket) -> None:
+        self._look_for_room(self.path.parent)
         mp4.write(packet, self.from_s)
         self._whole_bytes = self._file.tell()
         if not packet.is_sound:
             self.length_s = max(0.0, packet.at_s - self.from_s)
+
+    def _look_for_room(self, folder: Path) -> None:
+        if shutil.disk_usage(folder).free < self._spare_bytes:
+            reason = f"less than {self._spare_bytes / 1e6:g} MB are free on its disk"
+            raise OSError(errno.ENOSPC, reason)
 
     def _fail(self, error: Exception) -> None:
         self._is_over = True

@@ -130,6 +130,7 @@ def test_mistyped_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
         ("serve --ice-server @gone", "--ice-server: gone cannot be read: No such file"),
         ("serve --token two,words", 'the token "operator" must be of letters, digits and'),
         ("serve --tokens gone", "--tokens: gone cannot be read: No such file"),
+        ("serve --record-spare-mb -1", "--record-spare-mb must be at least 0 (got -1)"),
         ("serve --max-sessions 0", "--max-sessions must be at least 1 (got 0)"),
         ("serve --port 0 --no-browser --safety gone", "gone holds no safety checker: put"),
         ("serve --size 100x100", "multiples of 16 between 64 and 1024 (got 100x100)"),

@@ -87,7 +87,10 @@ async def test_killed_server_leaves_a_film(tmp_path: Path) -> None:
     """Of a server that is killed, all can be played up to the last two seconds."""
     films = tmp_path / "films"
     films.mkdir()
-    with rtp.installed(), run_server(tmp_path / "home", "--record-dir", films) as server:
+    with (
+        rtp.installed(),
+        run_server(tmp_path / "home", "--record-dir", films, "--record-spare-mb", "0") as server,
+    ):
         async with ClientSession() as http:
             peer = Peer(http, server.base, noise)
             peer.pc.addTrack(Clicks())
@@ -114,7 +117,10 @@ async def test_nothing_is_written_unless_it_is_recorded(tmp_path: Path) -> None:
     """A server, and a session with clip and snapshot, leave no file; a recording does."""
     home, films = tmp_path / "home", tmp_path / "films"
     films.mkdir()
-    with rtp.installed(), run_server(home, "--clips", "--record-dir", films) as server:
+    with (
+        rtp.installed(),
+        run_server(home, "--clips", "--record-dir", films, "--record-spare-mb", "0") as server,
+    ):
         async with ClientSession() as http:
             before_bytes = server.written_bytes()
             peer = Peer(http, server.base, noise)

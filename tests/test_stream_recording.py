@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -48,7 +49,7 @@ async def recording(
     folder: Path | None, factory: Any = make_engine, **options: Any
 ) -> AsyncIterator[Serving]:
     """Run a server that may record to a folder."""
-    config = ServerConfig(keeping=Keeping(folder))
+    config = ServerConfig(keeping=Keeping(folder, spare_bytes=0))
     async with serving(factory, config, **options) as server:
         yield server
 
@@ -283,6 +284,25 @@ async def test_full_disk_ends_the_recording_alone(
         assert film.sizes == {(160, 120)}
 
 
+async def test_recording_leaves_room_on_its_disk(tmp_path: Path) -> None:
+    """It ends while so much is free as was said, and none begins with less."""
+    spare_bytes = 900_000
+    with tiny_disk(tmp_path / "d", 1_000_000) as folder:
+        config = ServerConfig(keeping=Keeping(folder, spare_bytes=spare_bytes))
+        async with serving(ColourEngine, config) as server:
+            peer = await server.connect(noise, "?prompt=same")
+            await peer.until_frames(3)
+            assert (await ask(server, peer, "POST"))[0] == 201
+            notice = await peer.until_message(lambda m: m["type"] == "notice")
+            reason = "less than 0.9 MB are free on its disk"
+            assert reason in notice["detail"]
+            assert shutil.disk_usage(folder).free > spare_bytes * 0.8
+            (folder / "else").write_bytes(bytes(100_000))
+            status, problem = await ask(server, peer, "POST")
+            assert (status, problem["detail"]) == (507, f"no recording can be written: {reason}")
+        assert len(read_film(folder / names(folder)[0]).times_s) > 3
+
+
 async def test_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     """A recording that cannot begin is refused with the disk's reason; another can begin later."""
     folder = tmp_path / "films"
@@ -405,7 +425,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(
         return write(self, data)
 
     monkeypatch.setattr(GrowingFile, "write", hang)
-    config = ServerConfig(keeping=Keeping(tmp_path), close_timeout_s=0.5)
+    config = ServerConfig(keeping=Keeping(tmp_path, spare_bytes=0), close_timeout_s=0.5)
     try:
         async with serving(make_engine, config) as server:
             peer = await server.connect(flat(COLOUR), "?prompt=invert")

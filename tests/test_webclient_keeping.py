@@ -61,7 +61,7 @@ async def test_a_person_records_and_saves_clips(tmp_path: Path) -> None:
     """R records under a red sign and ends it, C saves a clip; a browser plays both; words tell."""
     films = tmp_path / "films"
     films.mkdir()
-    config = ServerConfig(keeping=Keeping(films, clips=True))
+    config = ServerConfig(keeping=Keeping(films, clips=True, spare_bytes=0))
     async with (
         camera_chromium(tmp_path) as browser,
         serving(make_engine, config) as server,
