@@ -28,7 +28,7 @@ from stream.peerconnection import PeerConnection
 from stream.recorder import Recorder
 from stream.region import Segmenters
 from stream.rtp import count_beneath, count_bytes, count_untaken, on_flood, on_sent, received
-from stream.safety import Guard, SafetyThread, Verdict
+from stream.safety import Guard, SafetyThread
 from stream.scheduler import EngineThread
 from stream.session import Session
 from stream.sound import PictureDelay, Sound
@@ -96,6 +96,8 @@ class CameraSession(Session):
         self._late = 0
         self._stall = StallWatch()
         self._freeze = Freeze()
+        # When somebody else than the peer last watched it.
+        self._watched_s = 0.0
         self.recorder = Recorder(config, self, is_guarded=safety is not None)
 
     @property
@@ -165,6 +167,11 @@ class CameraSession(Session):
         copied = frames.copy_frame(newest.frame, newest.frame)
         return copied if self._guard is None else self._guard.veil(copied)
 
+    def find_idleness(self) -> Idleness:
+        """Return since when it is of no use, as far as that was noted."""
+        self._note_watchers()
+        return find_idleness(self._limits.seen_s, self._channel.hidden_since_s, self._watched_s)
+
     # Session
 
     def _arrange(self, peer: PeerConnection) -> None:
@@ -192,6 +199,7 @@ class CameraSession(Session):
         if self._safety is not None and self._guard is not None:
             self._safety.attach(self._guard)
         self.recorder.open()
+        tasks.create_task(self._watch_use(self.find_idleness), name=f"{self.name} use")
         tasks.create_task(self._receive_frames(), name=f"{self.name} receive")
         tasks.create_task(self._receive_sound(), name=f"{self.name} sound")
         tasks.create_task(self.encodings.run(), name=f"{self.name} encodings")
@@ -272,7 +280,12 @@ class CameraSession(Session):
             offence = self._limits.find_offence(frame, arrived.arrived_s)
             if offence is not None:
                 raise PeerLeft(offence)
-            if self._is_beyond_quota(frame) or not self._limits.takes(arrived.arrived_s):
+            if self.token is not None:
+                excess = self.token.find_excess(frame.width, frame.height)
+                if excess is not None:
+                    self.dismiss(excess)
+                    continue
+            if not self._limits.takes(arrived.arrived_s):
                 continue
             self.recorder.put_camera(frame, complete_s or arrived.arrived_s)
             self.untranslated.submit(arrived)
@@ -284,22 +297,6 @@ class CameraSession(Session):
                 self._stall.reset()
                 self._freeze.pass_by(self.controls)
                 self.deliver(Finished(arrived, await self._to_camera_frame(frame), False))
-
-    def _is_beyond_quota(self, frame: VideoFrame) -> bool:
-        """Tell whether a frame is larger than its token allows, and dismiss its peer then."""
-        max_pixels = None if self.token is None else self.token.max_pixels
-        if self.token is None or max_pixels is None or frame.width * frame.height <= max_pixels:
-            return False
-        self.dismiss(
-            f'the token "{self.token.name}" is for pictures up to {self.token.max_size} '
-            f"(got {frame.width}x{frame.height})"
-        )
-        return True
-
-    def _find_idleness(self) -> Idleness | None:
-        is_seen = self.encodings.is_watched or self.untranslated.is_watched
-        hidden_s = None if is_seen or self.recorder.is_busy else self._channel.hidden_since_s
-        return find_idleness(self._limits.seen_s, hidden_s)
 
     def _say_farewell(self, detail: str) -> None:
         super().notice("info", detail)
@@ -365,7 +362,12 @@ class CameraSession(Session):
 
     async def _push_stats(self) -> None:
         async for _ in ticks(self._config.stats_interval_s, self._left):
+            self._note_watchers()
             self._send_stats()
+
+    def _note_watchers(self) -> None:
+        if self.encodings.is_watched or self.untranslated.is_watched or self.recorder.is_busy:
+            self._watched_s = time.perf_counter()
 
     def _send_stats(self) -> None:
         self.count()
@@ -376,17 +378,13 @@ class CameraSession(Session):
                 "state": self.picture_state,
                 "stall": None if shows is Shows.TRANSLATION else shows.value,
                 "engine": info.to_json() if info else None,
-                "blurred": self._why_blurred(),
+                "blurred": None if self._guard is None else self._guard.why_blurred,
                 "playlist": self.playlist,
                 "effort": concession.to_json() if concession else None,
                 "recording": self.recorder.to_json(),
                 **self.stats.to_json(),
             }
         )
-
-    def _why_blurred(self) -> str | None:
-        verdict = Verdict.FIT if self._guard is None else self._guard.verdict
-        return None if verdict is Verdict.FIT else verdict.value
 
     def count(self) -> None:
         """Bring its figures up to date."""

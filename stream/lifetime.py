@@ -10,8 +10,6 @@ from typing import Protocol
 
 WARNING_S = 60.0
 """How long before its end a session is told of it."""
-LOOKS = 20
-"""In the time that a session may be idle; it ends so much later at most."""
 
 
 class Mortal(Protocol):
@@ -49,29 +47,33 @@ async def end_at_age(session: Mortal, limit_s: float) -> None:
 
 
 async def end_when_idle(
-    session: Mortal, find_idleness: Callable[[], Idleness | None], limit_s: float
+    session: Mortal, find_idleness: Callable[[], Idleness], limit_s: float
 ) -> None:
     """Dismiss a session that was of no use for so long. 0: never."""
     while limit_s > 0:
         idleness = find_idleness()
-        idle_s = 0.0 if idleness is None else time.perf_counter() - idleness.since_s
-        if idleness is not None and idle_s >= limit_s:
+        left_s = idleness.since_s + limit_s - time.perf_counter()
+        if left_s <= 0:
             session.dismiss(f"This session has ended: {idleness.why} for {to_words(limit_s)}.")
             return
-        await asyncio.sleep(max(limit_s - idle_s, 0) if idleness else limit_s / LOOKS)
+        await asyncio.sleep(left_s)
 
 
-def find_idleness(seen_s: float, hidden_s: float | None) -> Idleness:
+def find_idleness(seen_s: float, hidden_s: float | None, watched_s: float) -> Idleness:
     """Return what a camera's session has been idle by for longest.
 
     Args:
         seen_s: when its last frame came.
-        hidden_s: since when nobody sees it; None: somebody does.
+        hidden_s: since when its own page shows nobody the picture; None: it does.
+        watched_s: when somebody else last watched it, or it was recorded.
     """
     blind = Idleness(seen_s, "the camera has sent no picture")
-    if hidden_s is None or seen_s < hidden_s:
+    if hidden_s is None:
         return blind
-    return Idleness(hidden_s, "its page was hidden and nobody watched it")
+    alone_s = max(hidden_s, watched_s)
+    if seen_s < alone_s:
+        return blind
+    return Idleness(alone_s, "its page was hidden and nobody watched it")
 
 
 def to_words(duration_s: float) -> str:

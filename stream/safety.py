@@ -59,6 +59,11 @@ class Guard:
         self.newest: VideoFrame | None = None
         """The checker's, under the lock of its thread."""
 
+    @property
+    def why_blurred(self) -> str | None:
+        """The verdict by which pictures are blurred now, in a word; None: they are not."""
+        return None if self.verdict is Verdict.FIT else self.verdict.value
+
     def cover(self, frame: VideoFrame) -> VideoFrame:
         """Have a frame looked at, and return what may be sent in its place now. In any thread.
 

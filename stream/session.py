@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum
 
 from aiortc import RTCConfiguration, RTCIceServer, RTCSessionDescription
@@ -109,7 +110,6 @@ class Session(ABC):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_connection(), name=f"{self.name} watch")
                 tasks.create_task(self._await_end(), name=f"{self.name} end")
-                tasks.create_task(self._watch_use(), name=f"{self.name} use")
                 age_s = self._config.exposure.max_session_s
                 tasks.create_task(end_at_age(self, age_s), name=f"{self.name} age")
                 self._serve(tasks)
@@ -186,10 +186,6 @@ class Session(ABC):
     def _free(self) -> None:
         """Let go of everything but the connection."""
 
-    def _find_idleness(self) -> Idleness | None:
-        """Tell since when the session is of no use; None: it is of use."""
-        return None
-
     def _say_farewell(self, detail: str) -> None:
         """Tell the peer that the session ends for good, where there is a way to."""
         self.notice("warning", detail)
@@ -207,10 +203,10 @@ class Session(ABC):
         self._set_state(SessionState.LIVE)
         await self._watch_silence(self._config.silence_timeout_s)
 
-    async def _watch_use(self) -> None:
+    async def _watch_use(self, find_idleness: Callable[[], Idleness]) -> None:
+        """Dismiss the peer when the session has been of no use for too long."""
         await self._connected.wait()
-        limit_s = self._config.exposure.idle_timeout_s
-        await end_when_idle(self, self._find_idleness, limit_s)
+        await end_when_idle(self, find_idleness, self._config.exposure.idle_timeout_s)
 
     async def _watch_silence(self, limit_s: float) -> None:
         """Wait until a peer that was killed, or has lost its network, has been silent too long."""

@@ -73,10 +73,12 @@ class Token:
         """Whether it steers every session."""
         return self.name == OPERATOR
 
-    @property
-    def max_pixels(self) -> int | None:
-        """How many pixels its cameras' pictures may have; None: as the server takes it."""
-        return None if self.max_size is None else self.max_size.width * self.max_size.height
+    def find_excess(self, width: int, height: int) -> str | None:
+        """Return one sentence if a camera's picture is larger than it allows; None: it is not."""
+        most = self.max_size
+        if most is None or width * height <= most.width * most.height:
+            return None
+        return f'the token "{self.name}" is for pictures up to {most} (got {width}x{height})'
 
 
 class Tokens:

@@ -15,7 +15,7 @@ from stream import rtp
 from stream.config import ServerConfig
 from stream.errors import ConfigRefused
 from stream.exposure import Exposure
-from stream.lifetime import to_words
+from stream.lifetime import find_idleness, to_words
 
 ORANGE = (200, 120, 40)
 
@@ -79,8 +79,13 @@ async def test_hidden_page_stays_for_who_watches() -> None:
             # Two seconds of pictures: twice the timeout.
             await player.until_frames(60)
             assert not any(map(is_farewell, peer.messages))
+            session = server.session(peer)
+            hidden_s = session._channel.hidden_since_s
             async with server.http.delete(server.base + player.location) as response:
                 assert response.status == 200
+            # Its time begins when the last one leaves, and not two seconds ago.
+            assert hidden_s is not None
+            assert session.find_idleness().since_s > hidden_s + 1
             farewell = await peer.until_message(is_farewell)
             assert farewell["detail"] == (
                 "This session has ended: its page was hidden and nobody watched it for 1 s."
@@ -97,14 +102,28 @@ async def test_page_that_is_shown_again_stays() -> None:
             peer.channel.send(json.dumps(message))
         await peer.until_message(lambda m: m.get("type") == "error")
         await peer.until_frames(3)
-        idleness = session._find_idleness()
-        assert idleness is not None
-        assert "hidden" in idleness.why
+        assert "hidden" in session.find_idleness().why
         peer.channel.send(json.dumps({"hidden": False}))
         await peer.ask({"strength": 0.5})
-        idleness = session._find_idleness()
-        assert idleness is not None
-        assert "no picture" in idleness.why
+        assert "no picture" in session.find_idleness().why
+
+
+@pytest.mark.parametrize(
+    ("seen_s", "hidden_s", "watched_s", "since_s", "why"),
+    [
+        (50.0, None, 0.0, 50.0, "no picture"),
+        (50.0, 10.0, 0.0, 10.0, "hidden"),
+        (50.0, 10.0, 40.0, 40.0, "hidden"),
+        (30.0, 10.0, 40.0, 30.0, "no picture"),
+    ],
+)
+def test_idleness_begins_when_the_last_use_ends(
+    seen_s: float, hidden_s: float | None, watched_s: float, since_s: float, why: str
+) -> None:
+    """A hidden page that was watched until now has been idle for no time yet."""
+    idleness = find_idleness(seen_s, hidden_s, watched_s)
+    assert idleness.since_s == since_s
+    assert why in idleness.why
 
 
 @pytest.mark.parametrize(
