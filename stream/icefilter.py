@@ -20,6 +20,9 @@ MAX_QUEUED_DATAGRAMS = 512
 # decrypted in one go, this many take some 10 ms themselves.
 MAX_READ_AT_ONCE = 64
 MAX_DATAGRAM_BYTES = 65_536
+# As many as a peer may name itself (stream.signaling): aioice keeps a pair for each, looks through
+# all of them for the next, and asks each of them back.
+MAX_ADDRESSES = 128
 # First bytes (RFC 7983, section 7).
 _STUN = range(4)
 _DTLS = range(20, 64)
@@ -37,7 +40,14 @@ class FilteredConnection(Connection):  # type: ignore[misc]  # aioice is seen as
         """``time.perf_counter()`` of the last datagram from a validated address, of any kind."""
 
     def check_incoming(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
-        """Handle a check whose password was right."""
+        """Handle a check whose password was right; drop it if its address is one too many.
+
+        The peer knows the password, and may have sixty thousand ports.
+        """
+        is_known = addr in self.validated_addresses
+        if not is_known and len(self.validated_addresses) >= MAX_ADDRESSES:
+            self.refused_datagrams += 1
+            return
         self.validated_addresses.add(addr)
         super().check_incoming(message, addr, protocol)
 

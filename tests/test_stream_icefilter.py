@@ -8,7 +8,12 @@ from rtp_peers import connect
 
 from stream import rtp
 from stream.corrections import Corrections
-from stream.icefilter import MAX_QUEUED_DATAGRAMS, MAX_READ_AT_ONCE, FilteredConnection
+from stream.icefilter import (
+    MAX_ADDRESSES,
+    MAX_QUEUED_DATAGRAMS,
+    MAX_READ_AT_ONCE,
+    FilteredConnection,
+)
 
 STRANGER = ("192.0.2.7", 4000)
 MEDIA = b"\x80" + bytes(40)
@@ -24,6 +29,17 @@ def datagram_socket(address: tuple[Any, ...]) -> socket.socket:
     return socket.socket(
         socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM
     )
+
+
+def make_check(connection: Any, password: str) -> bytes:
+    """Return a connectivity check (RFC 8445, section 7.2) as the peer would send it."""
+    request = aioice.stun.Message(
+        message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST
+    )
+    request.attributes["USERNAME"] = f"{connection.local_username}:{connection.remote_username}"
+    request.attributes["PRIORITY"] = 1
+    request.add_message_integrity(password.encode())
+    return bytes(request)
 
 
 async def test_only_the_peer_that_proved_itself_is_heard() -> None:
@@ -59,15 +75,25 @@ async def test_a_wrong_password_proves_nothing() -> None:
             await pair.receive(1)
             connection = connection_of(pair.receiver)
             protocol = next(iter(connection._nominated.values())).protocol
-            request = aioice.stun.Message(
-                message_method=aioice.stun.Method.BINDING,
-                message_class=aioice.stun.Class.REQUEST,
-            )
-            request.attributes["USERNAME"] = f"{connection.local_username}:x"
-            request.attributes["PRIORITY"] = 1
-            request.add_message_integrity(b"guess")
-            protocol.datagram_received(bytes(request), STRANGER)
+            protocol.datagram_received(make_check(connection, "guess"), STRANGER)
             assert STRANGER not in connection.validated_addresses
+
+
+async def test_a_peer_has_a_bounded_number_of_addresses() -> None:
+    """Checks with the right password from ever other ports cost neither memory nor answers."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            protocol = next(iter(connection._nominated.values())).protocol
+            check = make_check(connection, connection.local_password)
+            for port in range(1024, 1024 + 2 * MAX_ADDRESSES):
+                protocol.take_datagram(check, (STRANGER[0], port))
+            assert (STRANGER[0], 1024) in connection.validated_addresses
+            assert len(connection.validated_addresses) == MAX_ADDRESSES
+            assert len(connection.remote_candidates) <= 2 * MAX_ADDRESSES
+            assert connection.refused_datagrams > MAX_ADDRESSES
+            await pair.receive(3)
 
 
 async def test_a_flood_has_a_bound() -> None:
