@@ -42,10 +42,12 @@ class FilteredConnection(Connection):  # type: ignore[misc]  # aioice is seen as
     def check_incoming(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
         """Handle a check whose password was right; drop it if its address is one too many.
 
-        The peer knows the password, and may have sixty thousand ports.
+        The peer knows the password, and may have sixty thousand ports. And one without a priority
+        (RFC 8445, section 7.1.1) would be a traceback in the log, each time.
         """
         is_known = addr in self.validated_addresses
-        if not is_known and len(self.validated_addresses) >= MAX_ADDRESSES:
+        is_full = len(self.validated_addresses) >= MAX_ADDRESSES
+        if "PRIORITY" not in message.attributes or (is_full and not is_known):
             self.refused_datagrams += 1
             return
         self.validated_addresses.add(addr)

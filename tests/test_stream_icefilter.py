@@ -31,13 +31,14 @@ def datagram_socket(address: tuple[Any, ...]) -> socket.socket:
     )
 
 
-def make_check(connection: Any, password: str) -> bytes:
+def make_check(connection: Any, password: str, *, has_priority: bool = True) -> bytes:
     """Return a connectivity check (RFC 8445, section 7.2) as the peer would send it."""
     request = aioice.stun.Message(
         message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST
     )
     request.attributes["USERNAME"] = f"{connection.local_username}:{connection.remote_username}"
-    request.attributes["PRIORITY"] = 1
+    if has_priority:
+        request.attributes["PRIORITY"] = 1
     request.add_message_integrity(password.encode())
     return bytes(request)
 
@@ -77,6 +78,20 @@ async def test_a_wrong_password_proves_nothing() -> None:
             protocol = next(iter(connection._nominated.values())).protocol
             protocol.datagram_received(make_check(connection, "guess"), STRANGER)
             assert STRANGER not in connection.validated_addresses
+
+
+async def test_a_check_without_a_priority_is_dropped() -> None:
+    """A check that aioice would fail on, with the right password, is one more refused datagram."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            protocol = next(iter(connection._nominated.values())).protocol
+            before = connection.refused_datagrams
+            check = make_check(connection, connection.local_password, has_priority=False)
+            protocol.take_datagram(check, STRANGER)
+            assert STRANGER not in connection.validated_addresses
+            assert connection.refused_datagrams == before + 1
 
 
 async def test_a_peer_has_a_bounded_number_of_addresses() -> None:
