@@ -142,21 +142,22 @@ async def _ask_stun(protocols: list[Any], server: tuple[str, int] | None) -> lis
     """Return what a STUN server sees of our sockets, as far as it answers in time (IPv4)."""
     if server is None:
         return []
-    tasks = [
-        asyncio.create_task(aioice.ice.server_reflexive_candidate(protocol, server))
+
+    async def ask(protocol: Any) -> Candidate:
+        async with asyncio.timeout(STUN_TIMEOUT_S):
+            candidate, _ = await aioice.ice.server_reflexive_candidate(protocol, server)
+        return candidate
+
+    asked = [
+        ask(protocol)
         for protocol in protocols
         if ipaddress.ip_address(protocol.local_candidate.host).version == 4
     ]
-    if not tasks:
-        return []
-    done, pending = await asyncio.wait(tasks, timeout=STUN_TIMEOUT_S)
-    for task in pending:
-        task.cancel()
-    if pending:
-        await asyncio.wait(pending)
-        logger.warning("the STUN server %s:%d did not answer in time", *server)
     # Whatever keeps it from answering, the other candidates are good.
-    return [task.result()[0] for task in done if task.exception() is None]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    if any(isinstance(answer, TimeoutError) for answer in answers):
+        logger.warning("the STUN server %s:%d did not answer in time", *server)
+    return [answer for answer in answers if isinstance(answer, Candidate)]
 
 
 def _to_candidate(protocol: Any, component: int) -> Candidate:
