@@ -126,6 +126,9 @@ async def test_no_network_address(browser: Browser) -> None:
         await visit.until_text("#message-text", "no network address")
         assert await visit.page.evaluate("document.body.dataset.state") == "reconnecting"
         assert "Try now" in await visit.text("#message-action")
+        # What counts down is not read out: the sentence is.
+        assert await visit.page.locator("[role=alert]:not([hidden])").count() >= 1
+        assert await visit.page.locator("[role=alert] #message-action").count() == 0
         assert visit.offers == []
 
 
