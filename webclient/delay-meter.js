@@ -8,6 +8,7 @@
  */
 
 import { MarkReader, MarkedCamera } from './marks.js';
+import { pause } from './pause.js';
 
 const SETTLE_MS = 700; // a new track begins slowly
 const DURATION_MS = 3000;
@@ -62,10 +63,10 @@ export class DelayMeter {
     try {
       await live.set({ marks: true });
       await live.substitute(marked.track);
-      await sleep(SETTLE_MS);
+      await pause(SETTLE_MS);
       reader.ages_ms = [];
       live.addEventListener('stats', note);
-      await sleep(DURATION_MS - SETTLE_MS);
+      await pause(DURATION_MS - SETTLE_MS);
     } finally {
       live.removeEventListener('stats', note);
       marked.stop();
@@ -94,9 +95,4 @@ function toSentence(/** @type {Measurement} */ { median_ms, p95_ms, frames, esti
   const figures = `median ${median_ms.toFixed()} ms, p95 ${p95_ms.toFixed()} ms`;
   const beside = estimate_ms === null ? '' : `, estimated ${estimate_ms.toFixed()} ms`;
   return `measured: ${figures} (${frames} frames)${beside}`;
-}
-
-/** @returns {Promise<void>} */
-function sleep(duration_ms = 0) {
-  return new Promise((resolve) => setTimeout(resolve, duration_ms));
 }

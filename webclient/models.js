@@ -16,6 +16,8 @@
 
 import { access } from './access.js';
 import { toError } from './live-error.js';
+import { pause } from './pause.js';
+import { write } from './write.js';
 
 const FAILURE_PAUSE_MS = 2000;
 const FASTEST_HZ = 60; // beyond it a number says nothing: no camera gives more
@@ -48,11 +50,6 @@ export class ModelList extends EventTarget {
     this.#isOpen = isOpen;
   }
 
-  /** The model that runs, as far as the page was told. */
-  get running() {
-    return this.#running;
-  }
-
   /** Ask the server, and go on asking for as long as there is news or somebody looks. */
   async follow() {
     if (this.#isFollowing) return;
@@ -61,7 +58,7 @@ export class ModelList extends EventTarget {
     while (list?.is_busy || this.#isOpen()) {
       // The server answers when something changes, or after 20 s.
       const next = await this.#ask(this.#version === null ? '' : `?after=${this.#version}`);
-      if (!next) await new Promise((resolve) => setTimeout(resolve, FAILURE_PAUSE_MS));
+      if (!next) await pause(FAILURE_PAUSE_MS);
       list = next ?? list;
     }
     this.#isFollowing = false;
@@ -178,12 +175,6 @@ class Row {
     if (model.share === null) bar.removeAttribute('value');
     else bar.value = model.share;
   }
-}
-
-/** @param {HTMLElement} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text; // else it is read out again
-  element.hidden = !text;
 }
 
 function toWords(rate_hz = 0) {

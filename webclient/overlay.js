@@ -7,6 +7,8 @@
  * @typedef {{style: string, viewers: number, notice: string, version: string}} Told
  */
 
+import { pause } from './pause.js';
+
 const PAUSE_MS = 2000; // after a question without an answer
 const KINDS = ['style', 'viewers', 'notice'];
 
@@ -43,7 +45,7 @@ export class Overlay {
       const response = await this.#ask(path, { signal, cache: 'no-store' }).catch(() => null);
       const told = response?.ok ? await response.json().catch(() => null) : null;
       if (told) this.#show(told);
-      else if (!signal.aborted) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      else await pause(PAUSE_MS, signal);
       version = told?.version ?? '';
     }
   }

@@ -15,6 +15,7 @@
 
 import { access } from './access.js';
 import { toError } from './live-error.js';
+import { write } from './write.js';
 
 const HOTKEYS = 9;
 const NO_ANSWER = 'The server does not answer. Is it running?';
@@ -200,12 +201,6 @@ function toButton(className, text, act, label) {
 
 function toSmall(/** @type {string} */ text) {
   return Object.assign(document.createElement('small'), { textContent: text });
-}
-
-/** @param {HTMLElement} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text; // else it is read out again
-  element.hidden = !text;
 }
 
 /** Make rows anew without taking the focus away. @param {HTMLElement} list @param {() => void} make */

@@ -10,6 +10,7 @@
  */
 
 import { access } from './access.js';
+import { pause } from './pause.js';
 
 const THUMBNAIL_PX = 160;
 const POSTER_PX = 640;
@@ -205,15 +206,4 @@ export function drawCover(
   const ratio = Math.max(width / video.videoWidth, height / video.videoHeight);
   const [w, h] = [video.videoWidth * ratio, video.videoHeight * ratio];
   ctx.drawImage(video, (width - w) / 2, (height - h) / 2, w, h);
-}
-
-/** @param {number} pause_ms @param {AbortSignal} signal ends it early @returns {Promise<void>} */
-function pause(pause_ms, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, pause_ms);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }

@@ -12,6 +12,7 @@
 
 import { withToken } from './bearer.js';
 import { Overlay } from './overlay.js';
+import { pause } from './pause.js';
 
 const PAUSE_MS = 1000;
 const WATCH_MS = 1000;
@@ -94,7 +95,7 @@ async function connect(pc) {
 async function watch(pc, url) {
   let [frames, changed_ms] = [0, performance.now()];
   while (!['failed', 'closed'].includes(pc.connectionState)) {
-    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    await pause(WATCH_MS);
     const stats = [...(await pc.getStats()).values()];
     const { framesDecoded = 0 } = stats.find((s) => s.framesDecoded !== undefined) ?? {};
     if (framesDecoded !== frames) [frames, changed_ms] = [framesDecoded, performance.now()];
@@ -129,6 +130,6 @@ async function play() {
 video.onplaying = () => (body.dataset.state = 'live');
 for (;;) {
   await play();
-  await new Promise((resolve) => setTimeout(resolve, pause_ms));
+  await pause(pause_ms);
   pause_ms = PAUSE_MS;
 }

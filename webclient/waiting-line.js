@@ -9,6 +9,7 @@
 
 import { withToken } from './bearer.js';
 import { LiveError, toError } from './live-error.js';
+import { pause } from './pause.js';
 
 const PAUSE_MS = 1000;
 const MOST_FAILURES = 5; // one after the other; the server keeps a place for ten seconds
@@ -70,7 +71,7 @@ export class WaitingLine extends EventTarget {
       signal.throwIfAborted();
       if (response?.ok) return response.json();
       if (response || failures >= MOST_FAILURES) throw await toReason(response);
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      await pause(PAUSE_MS, signal);
       signal.throwIfAborted();
     }
   }
