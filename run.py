@@ -8,11 +8,12 @@ import json
 import logging
 import os
 import sys
+import threading
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import (
@@ -20,11 +21,11 @@ from pipeline.engines.build import (
     build_engine,
     build_on_card,
     count_processors,
-    tell_nobody,
 )
 from pipeline.engines.engine import Engine, Size
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flags import add_engine, to_engine_config
+from pipeline.hub import tell_nobody
 from pipeline.person_mask import EmbeddedSegmenter
 from pipeline.safety import CheckerFactory, load_checker
 from stream.errors import StreamError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TINY_PROMPT = "ink-wash"
+INTERRUPTED = 130
+"""128 and SIGINT, as shells have it."""
 COMMANDS = ("serve", "translate", "bench", "train")
 STEP, COMPARE, CARD, GLASS, SOAK, FLICKER = (
     "the step alone", "--compare", "--device cuda", "--glass", "--soak", "--flicker",
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; without one, ``serve``.
 
     Returns:
-        The exit status: 0, or 1 after a sentence on standard error.
+        The exit status: 0, 1 after a sentence on standard error, or 130 after Ctrl-C.
     """
     # Flags alone belong to ``serve``; a word is a command, known or not.
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"run.py {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -205,7 +208,9 @@ def translate(options: argparse.Namespace) -> None:
 
     def make(size: Size) -> Engine:
         # Other models were trained at one size: a picture of another shape is fitted into it.
-        return build_engine(replace(engine, size=size if engine.is_embedded else engine.size))
+        if engine.is_embedded:
+            return build_engine(replace(engine, size=size))
+        return build_engine(engine, tell_on_stderr())
 
     translate_file(job, make)
 
@@ -339,10 +344,22 @@ def bench_card(engine: EngineConfig, runs: int, only_json: bool) -> None:
     """Measure a CUDA card; the last line is one JSON object."""
     from pipeline.engines.cuda_bench import bench_cuda
 
-    result = bench_cuda(lambda: build_on_card(engine, tell_nobody), runs)
+    result = bench_cuda(lambda: build_on_card(engine, tell_on_stderr()), runs)
     if not only_json:
         print(result.to_card())
     print(json.dumps(result.to_dict()))
+
+
+def tell_on_stderr() -> Progress:
+    """Return what writes down each new step of a model that is loaded."""
+    said: list[str] = []
+
+    def tell(text: str, _: float | None) -> None:
+        if text not in said[-1:]:
+            said.append(text)
+            print(f"run.py: {text}", file=sys.stderr)
+
+    return tell
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -402,5 +419,18 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
+def leave(status: int) -> NoReturn:
+    """End the process, at once where it was interrupted or an engine did not stop in time.
+
+    Python would wait for the threads of a library that downloads or converts, which may take
+    many minutes.
+    """
+    if status == INTERRUPTED or any(thread.name == "engine" for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

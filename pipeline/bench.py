@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +39,8 @@ class BenchResult:
     decode_ms_p50: float | None
     """Each stage of ``sdxs-tiny`` on its own; None for other models, and on a card, where
     ``--device cuda`` measures them."""
-    peak_rss_mb: float
+    peak_rss_mb: float | None
+    """None on Windows, which keeps no such count."""
     compared: str | None = None
     """What was run in turn with the step, at the same size."""
     compared_ms_p50: float | None = None
@@ -91,7 +92,7 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
         encode_ms_p50=stages_ms[0],
         unet_ms_p50=stages_ms[1],
         decode_ms_p50=stages_ms[2],
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_rss_mb=measure_peak_rss_mb(),
         compared=name,
         compared_ms_p50=compared_p50_ms,
         ratio=p50_ms / compared_p50_ms if compared_p50_ms else None,
@@ -99,6 +100,16 @@ def bench_engine(config: EngineConfig, threads: int, runs: int, compare: bool) -
     )
     engine.close()
     return result
+
+
+def measure_peak_rss_mb() -> float | None:
+    """Return the most memory that this process ever had."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20
 
 
 def make_step(engine: Engine) -> Callable[[], object]:

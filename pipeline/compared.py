@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engines.build import EngineConfig, tell_nobody
+from pipeline.engines.build import EngineConfig
 from pipeline.engines.engine import Size
+from pipeline.hub import tell_nobody
 
 if TYPE_CHECKING:
     from pipeline.sources import ModelFiles

@@ -33,3 +33,8 @@ class EngineError(PipelineError):
 
 class EngineClosed(EngineError):  # noqa: N818 - reads as the state it reports
     """The engine was used after ``close()``."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line: CUDA's go on about debugging."""
+    return str(error).partition("\n")[0]

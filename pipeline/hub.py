@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 from pipeline.config import Source
 from pipeline.errors import CheckpointError
 
-logger = logging.getLogger(__name__)
-
 SHORT_COMMIT = re.compile("[0-9a-f]{7,39}")
 """The beginning of a commit's name, as git shows it; the hub asks for all 40 characters."""
 
 Progress = Callable[[str, float | None], None]
 """Told what is done to load a model, for a person, and the share of it in [0, 1], if known."""
+
+
+def tell_nobody(text: str, share: float | None) -> None:
+    """Take progress that nobody asked for."""
 
 
 def download(source: Source, instead: str, on_progress: Progress) -> Path:
@@ -39,7 +40,6 @@ def download(source: Source, instead: str, on_progress: Progress) -> Path:
 
     name = f"{source.hub_id}@{source.revision[:7]}"
     on_progress(f"looking for {name}", None)
-    logger.info("looking for %s", name)
     try:
         folder = snapshot_download(
             source.hub_id,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline.config import MODEL_PRESETS, Preset
 from pipeline.engines import Engine, Size
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineClosed, PipelineError
 from stream.config import ServerConfig
 from stream.errors import RequestRefused, StreamError
 from stream.news import News
@@ -129,6 +129,7 @@ class Models:
         self._is_measuring = False
         self._version = 0
         self._is_due = False
+        self._is_closed = False
         self._news = News("the models", LONGEST_WAIT_S, MOST_WAITING)
 
     def build_first(self) -> Engine:
@@ -153,6 +154,7 @@ class Models:
 
     async def close(self) -> None:
         """Give up a model that is loading, and send away who waits for news."""
+        self._is_closed = True
         self._news.close()
         if (task := self._loading) is not None:
             task.cancel()
@@ -238,7 +240,15 @@ class Models:
         )
 
     def _take_progress(self, progress: Progress) -> None:
-        """Note progress, in an engine's thread."""
+        """Note progress, in an engine's thread or in one that downloads.
+
+        Raises:
+            EngineClosed: nobody waits for the rest, which may be gigabytes.
+        """
+        if self._is_closed:
+            raise EngineClosed("the server is stopping")
+        if progress.text != self._progress.text:
+            logger.info("%s", progress.text)
         self._progress = progress
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more

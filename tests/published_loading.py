@@ -12,9 +12,10 @@ from published_models import own_folder, write_model
 from scenes import draw_scene
 
 from pipeline.config import Lines, Size
-from pipeline.engines.build import EngineConfig, load_model, tell_nobody
+from pipeline.engines.build import EngineConfig, load_model
 from pipeline.engines.engine import Image
 from pipeline.errors import CheckpointError
+from pipeline.hub import tell_nobody
 from pipeline.loaded import LoadedModel
 from pipeline.noise import make_noise
 from pipeline.sources import find_preset

@@ -8,7 +8,13 @@ import threading
 import pytest
 from tiny_models import make_model
 
-from pipeline.bench import bench_engine, percentile, take_turns, time_stages
+from pipeline.bench import (
+    bench_engine,
+    measure_peak_rss_mb,
+    percentile,
+    take_turns,
+    time_stages,
+)
 from pipeline.engines import Size
 from pipeline.engines.build import EngineConfig
 from pipeline.engines.stages import bind_stages, compile_stages
@@ -73,3 +79,10 @@ def test_stages_are_those_of_the_engine_that_is_measured() -> None:
     assert ran == ["decoder"]
     assert all(time_stages("eager", Size(64, 64), 1, 1, "auto"))
     assert time_stages("cuda-graph", Size(64, 64), 1, 1, "auto") == [None, None, None]
+
+
+def test_without_a_count_of_memory_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no such count: the measurement goes on without it."""
+    assert 50 < (measure_peak_rss_mb() or 0) < 100_000
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert measure_peak_rss_mb() is None

@@ -257,6 +257,34 @@ def test_batches_that_do_not_fit_are_left_out(device, step, caplog):
     assert play(engine, step, SCRIPT[:2]) <= 1
 
 
+class NeedsRoomBesideGraphs(torch.nn.Module):
+    """A step that runs out of memory above some batch size once a graph of it holds its own."""
+
+    def __init__(self, step, largest: int) -> None:
+        super().__init__()
+        self.step = step
+        self.largest = largest
+        self.captured: set[int] = set()
+
+    def draw(self, pixels, noise, tokens, pooled, strength):
+        batch = len(pixels)
+        if torch.cuda.is_current_stream_capturing():
+            self.captured.add(batch)
+        elif batch > self.largest and batch in self.captured:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.step.draw(pixels, noise, tokens, pooled, strength)
+
+
+def test_a_batch_that_cannot_be_compared_for_want_of_memory_is_left_out(device, step, caplog):
+    """Eager needs room beside the graphs: without it, smaller batches go on."""
+    engine = make_engine(device, NeedsRoomBesideGraphs(step, 2), (1, 2, 4))
+    assert (engine.graph_sizes, engine.max_batch, engine.reason) == ([1, 2], 2, "")
+    assert "batches of 4 do not fit" in caplog.text
+    assert play(engine, step, SCRIPT[:2]) <= 1
+    with pytest.raises(EngineError, match="close what else uses the card"):
+        make_engine(device, NeedsRoomBesideGraphs(step, 0), (1, 2))
+
+
 def test_a_model_that_does_not_fit_is_refused(device, step):
     """A model too large for the card is refused with a way out."""
     with pytest.raises(EngineError, match="choose a smaller --size"):

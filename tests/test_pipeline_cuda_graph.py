@@ -62,6 +62,8 @@ def test_the_frame_path_never_stops_the_host(device, step):
     assert device.stalls == []
     assert device.capture_modes == ["thread_local", "thread_local"]
     assert list(engine._graphs) == [2, 1], "the largest is captured first"
+    pools = [graph.recording.pool for graph in engine._graphs.values()]
+    assert pools[0] is pools[1], "and the others find room in its memory"
 
 
 class Watches(torch.nn.Module):

@@ -152,6 +152,19 @@ def test_lines_are_drawn_along_as_by_diffusers(name: str, cache: Path):
     assert_alike(load(name), 0.8, theirs)
 
 
+@pytest.mark.parametrize("name", ["sdxs-512", "sdxs-512-09", "sdxs-1024"])
+def test_lines_are_drawn_at_the_only_known_timestep(name: str, cache: Path):
+    """Both networks are asked at t = 999, and lines weigh 0.8 unless a viewer says otherwise."""
+    put(cache, name)
+    model = load(name)
+    asked: list[list[int]] = []
+    for network in (model.step.control, model.step.unet):
+        network.register_forward_pre_hook(lambda _, args: asked.append(args[1].tolist()))
+    draw(model, "a fox", model.default_strength, scene())
+    assert asked == [[999], [999]]
+    assert model.default_strength == 0.8
+
+
 def test_noised_pictures_are_drawn_as_by_diffusers(cache: Path):
     """At a strength of 499/999, our picture is diffusers' second of two steps from 999."""
     folder = put(cache, "sd-turbo")

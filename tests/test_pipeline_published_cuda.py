@@ -14,9 +14,10 @@ from published_models import own_folder, write_model
 import run
 from pipeline.config import PUBLISHED_PRESETS, Preset, Size
 from pipeline.engines import build, cuda_bench, cuda_build, cuda_graph
-from pipeline.engines.build import EngineConfig, load_model, tell_nobody
+from pipeline.engines.build import EngineConfig, load_model
 from pipeline.engines.cuda_graph import CudaGraphEngine
 from pipeline.engines.engine import Engine, Job, Settings, TemporalState
+from pipeline.hub import tell_nobody
 
 SIZE = Size(64, 64)
 PUBLISHED = PUBLISHED_PRESETS
@@ -113,7 +114,10 @@ def test_every_model_is_measured_by_one_command(
     )
     arguments = f"bench --device cuda --model {preset.name} --size 64 --runs 20 --json"
     assert run.main(arguments.split()) == 0
-    row = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert f"run.py: reading the U-Net of {preset.name}\n" in captured.err
+    assert captured.err.count("capturing batches of 1") == 1
+    row = json.loads(captured.out)
     assert (row["model"], row["size"], row["dtype"]) == (preset.name, "64x64", "float16")
     assert row["engine"] == "cuda-graph"
     stage = "encode" if preset.condition == "noised" else "control"

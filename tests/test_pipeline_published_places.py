@@ -25,9 +25,9 @@ from published_models import (
 )
 
 from pipeline.config import Lines, Size, Source
-from pipeline.engines.build import EngineConfig, build_engine, tell_nobody
+from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.errors import ConfigError
-from pipeline.hub import whole_commit
+from pipeline.hub import tell_nobody, whole_commit
 from pipeline.sources import find_preset, locate
 
 

@@ -318,6 +318,26 @@ def test_address_is_the_last_line() -> None:
     assert last.endswith("stopping")
 
 
+DOWNLOADING = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import run
+
+threading.Thread(target=threading.Event().wait, name="engine", daemon=True).start()
+ThreadPoolExecutor(1).submit(threading.Event().wait)
+run.leave({status})
+"""
+
+
+@pytest.mark.parametrize("status", [0, run.INTERRUPTED])
+def test_a_download_does_not_hold_the_process(status: int) -> None:
+    """Ctrl-C ends the program although a library's thread still downloads, which Python awaits."""
+    script = DOWNLOADING.format(status=status)
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, check=False, cwd=ROOT, timeout=DEADLINE_S)
+    assert ended.returncode == status
+
+
 def test_processors_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system tells no affinity, all processors count; Python's own count comes first."""
     assert count_processors() >= 1

@@ -16,7 +16,7 @@ from test_stream_session import ORANGE, expected
 
 from pipeline.config import MODEL_PRESETS, TINY_PRESET
 from pipeline.engines import Conditioning, Engine, Size, Style
-from pipeline.errors import CheckpointError, PromptError
+from pipeline.errors import CheckpointError, PipelineError, PromptError
 from stream.config import ServerConfig
 from stream.errors import ControlRefused
 from stream.models import ModelEntry, list_models
@@ -163,6 +163,26 @@ async def test_model_that_cannot_be_loaded_leaves_the_other_at_work() -> None:
             assert np.abs(middle(frame) - expected("invert", ORANGE)).max() <= 14
         shop.is_broken = False
         assert (await post(server, "broken"))[0] == 202
+
+
+async def test_a_server_that_stops_gives_up_a_download() -> None:
+    """Who downloads is told with the next bytes that nobody waits for the rest."""
+    ended = threading.Event()
+
+    def make(model: str, size: Size | None, on_progress: Progress, /) -> Engine:
+        try:
+            while model == "others":
+                on_progress("downloading gigabytes", 0.1)
+                ended.wait(0.01)  # until more bytes have come
+        except PipelineError:
+            ended.set()
+            raise
+        return ColourEngine(size)
+
+    async with serving(None, models=ENTRIES, make_engine=make) as server:
+        assert (await post(server, "others"))[0] == 202
+        await until_row(server, "others", share=0.1)
+    assert ended.is_set()
 
 
 async def test_refusals() -> None:

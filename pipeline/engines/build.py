@@ -11,8 +11,8 @@ from pipeline.config import SKETCH_PRESET, TINY_PRESET, Lines, Preset, check_siz
 from pipeline.engines.cuda_build import build_cuda_engine, why_no_cuda
 from pipeline.engines.engine import Engine, Size
 from pipeline.engines.precision import Precision, choose_precision
-from pipeline.errors import ConfigError
-from pipeline.hub import Progress
+from pipeline.errors import ConfigError, EngineError
+from pipeline.hub import Progress, tell_nobody
 from pipeline.sources import check_model, find_preset, locate
 from pipeline.weights import SKETCH_WEIGHTS, TINY_IR, TINY_WEIGHTS, embedded
 
@@ -102,19 +102,34 @@ def build_engine(config: EngineConfig, on_progress: Progress | None = None) -> E
     progress = on_progress or tell_nobody
     progress(f"loading {config.model}", None)
     engine: Engine
-    no_cuda = why_no_cuda() if config.engine == "auto" else ""
-    if config.engine == "cuda" or (config.engine == "auto" and not no_cuda):
-        engine = build_on_card(config, progress)
-        reason = "asked for" if config.engine == "cuda" else "a CUDA device was found"
+    if config.engine == "auto":
+        engine, reason = build_best(config, progress)
     else:
-        engine = build_on_processor(config, progress)
-        reason = no_cuda or "asked for"
+        build = build_on_card if config.engine == "cuda" else build_on_processor
+        engine, reason = build(config, progress), "asked for"
     logger.info("engine %s: %s, %s on %s", engine.name, reason, engine.size, engine.device)
     return engine
 
 
-def tell_nobody(text: str, share: float | None) -> None:
-    """Take progress that nobody asked for."""
+def build_best(config: EngineConfig, progress: Progress) -> tuple[Engine, str]:
+    """Load a model onto a card if there is one, else for the processor; return the reason too.
+
+    Raises:
+        EngineError: the card that is there cannot run a model that is too slow without one.
+        CheckpointError: weights are missing or do not fit.
+    """
+    no_cuda = why_no_cuda()
+    if not no_cuda:
+        try:
+            return build_on_card(config, progress), "a CUDA device was found"
+        except EngineError as error:
+            if not config.is_embedded:
+                raise
+            no_cuda = str(error)
+            logger.warning("%s goes on without the card: %s", config.model, no_cuda)
+    elif not config.is_embedded:
+        logger.warning("%s is made for a CUDA card, and has none: %s", config.model, no_cuda)
+    return build_on_processor(config, progress), no_cuda
 
 
 def build_on_card(config: EngineConfig, progress: Progress) -> CudaGraphEngine:
@@ -124,7 +139,7 @@ def build_on_card(config: EngineConfig, progress: Progress) -> CudaGraphEngine:
         EngineError: no card can be used; the message says why.
         CheckpointError: weights are missing or do not fit.
     """
-    return build_cuda_engine(lambda: load_model(config, progress), config.size)
+    return build_cuda_engine(lambda: load_model(config, progress), config.size, progress)
 
 
 def build_on_processor(config: EngineConfig, progress: Progress) -> Engine:

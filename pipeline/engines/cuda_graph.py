@@ -26,7 +26,8 @@ from pipeline.engines.engine import (
     Size,
 )
 from pipeline.engines.trial import make_trial
-from pipeline.errors import EngineClosed, EngineError
+from pipeline.errors import EngineClosed, EngineError, first_line
+from pipeline.hub import Progress, tell_nobody
 from pipeline.kernels import frames_to_pixels, launcher, pixels_to_frames
 from pipeline.loaded import LoadedModel
 from pipeline.pixels import PIXEL_OFFSET, PIXEL_SCALE
@@ -45,6 +46,8 @@ WARM_UP_RUNS = 3
 LARGEST_DIFFERENCE = 8
 """Of 255, between a replay and eager: half-precision sums in another order move a pixel by a few
 levels, and a wrong graph moves it anywhere."""
+
+TOO_LARGE = "batches of %d do not fit into the device's memory"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,17 @@ class CudaGraphEngine:
         dtype: torch.dtype = torch.float16,
         batch_sizes: Sequence[int] | None = None,
         device: torch.device | None = None,
+        on_progress: Progress = tell_nobody,
     ) -> None:
         """Allocate, warm up, capture, and compare; takes seconds.
+
+        Args:
+            model: on the device, in ``dtype``.
+            size: of the pictures.
+            dtype: of everything but the frames.
+            batch_sizes: those to capture, as memory allows; None for 1, 2, 4 and 8.
+            device: None for the current one.
+            on_progress: called in this thread.
 
         Raises:
             EngineError: not even a batch of one fits into the device's memory.
@@ -90,6 +102,7 @@ class CudaGraphEngine:
         self.differences: dict[int, int] = {}
         """Of each batch size's replay to eager at the start, the largest, of 255."""
         self._device = device or torch.device("cuda", torch.cuda.current_device())
+        self._on_progress = on_progress
         self._step = model.step
         self.stages = model.stages
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -105,6 +118,7 @@ class CudaGraphEngine:
             self._batch = StaticBatch(self.shape, self._device)
         self._slots = [Slot(self.shape) for _ in range(SLOTS)]
         self.max_batch = self._capture_all(sorted(batch_sizes, reverse=True))
+        """Of the batch sizes, the largest that fits."""
         self._compare_with_eager()
         self._describe()
 
@@ -211,19 +225,23 @@ class CudaGraphEngine:
     def _capture_all(self, sizes: Sequence[int]) -> int:
         """Capture the batch sizes that fit, and return the largest."""
         fitting: list[int] = []
-        for batch in sizes:
+        for done, batch in enumerate(sizes):
+            self._tell(f"choosing kernels and capturing batches of {batch}", done / len(sizes))
             try:
                 self._capture(batch)
                 fitting.append(batch)
             except torch.OutOfMemoryError:
-                logger.warning("batches of %d do not fit into the device's memory", batch)
+                logger.warning(TOO_LARGE, batch)
             give_memory_back()
         if not fitting:
-            raise EngineError(
-                f"{self.model} at {self.size} does not fit into the memory of {self._card()}; "
-                "choose a smaller --size"
-            )
+            raise self._does_not_fit()
         return fitting[0]
+
+    def _does_not_fit(self) -> EngineError:
+        return EngineError(
+            f"{self.model} at {self.size} does not fit into the memory of {self._card()}; "
+            "choose a smaller --size, or close what else uses the card"
+        )
 
     def _capture(self, batch: int) -> None:
         """Warm up and capture one batch size, giving up what fails: own kernels, then graphs."""
@@ -265,13 +283,19 @@ class CudaGraphEngine:
         """Turn the graphs off unless they give what eager gives, for whatever input and setting.
 
         Raises:
-            EngineError: eager itself gives one picture whatever it is given.
+            EngineError: eager itself gives one picture whatever it is given, or the device failed.
         """
         for batch in list(self._graphs):
-            replayed = self._run_trial(batch)
-            graphs, self._graphs = self._graphs, {}
-            expected = self._run_trial(batch)
-            self._graphs = graphs
+            self._tell(f"comparing batches of {batch} with eager", None)
+            try:
+                replayed = self._run_trial(batch)
+                expected = self._run_trial_eagerly(batch)
+            except EngineError as error:
+                # Eager needs room beside the graphs.
+                if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                    raise
+                self._leave_out(batch)
+                continue
             if len(np.unique(expected, axis=0)) < len(expected):
                 raise EngineError(
                     f"{self.model} draws one picture from different ones: its weights are damaged "
@@ -290,6 +314,22 @@ class CudaGraphEngine:
         trial = make_trial(self.shape, batch)
         return np.stack([image for jobs in trial for image in self.translate(jobs)], dtype=np.int16)
 
+    def _run_trial_eagerly(self, batch: int) -> NDArray[np.int16]:
+        graphs, self._graphs = self._graphs, {}
+        try:
+            return self._run_trial(batch)
+        finally:
+            self._graphs = graphs
+
+    def _leave_out(self, batch: int) -> None:
+        """Go on without a batch size for which there is no room."""
+        logger.warning(TOO_LARGE, batch)
+        self._graphs.pop(batch).reset()
+        give_memory_back()
+        if not self._graphs:
+            raise self._does_not_fit()
+        self.max_batch = max(self._graphs)
+
     def _turn_off(self, batches: Sequence[int], reason: str) -> None:
         """Go on without some graphs, and say so."""
         for batch in batches:
@@ -297,6 +337,9 @@ class CudaGraphEngine:
         self.reason = reason
         self._describe()
         logger.error("%s; going on with %s", reason, self.device)
+
+    def _tell(self, text: str, share: float | None) -> None:
+        self._on_progress(f"{self.model} on {self._card()}: {text}", share)
 
     def _describe(self) -> None:
         major, minor = torch.cuda.get_device_capability(self._device)
@@ -348,11 +391,6 @@ def prepare_libraries() -> None:
     torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.backends.cuda.enable_math_sdp(True)
     torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line: CUDA's go on about debugging."""
-    return str(error).partition("\n")[0]
 
 
 def give_memory_back() -> None:
