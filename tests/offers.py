@@ -4,17 +4,16 @@ from __future__ import annotations
 
 FINGERPRINT = ":".join(["4E"] * 32)
 
-# OBS Studio 32: one transport for all at session level, no candidates, everything sendonly.
+# OBS Studio 32.2.2 with libdatachannel 0.24.5, as it was received; ids and secrets are others.
+# The transport is repeated in each section; no candidates, everything sendonly. Whatever the
+# profile in which it encodes, it says 42e01f.
 _OBS = f"""v=0
-o=rtc 3877212184 0 IN IP4 127.0.0.1
+o=rtc 893057741 0 IN IP4 127.0.0.1
 s=-
 t=0 0
 a=group:BUNDLE 0 1
 a=group:LS 0 1
 a=msid-semantic:WMS *
-a=setup:actpass
-a=ice-ufrag:nxcM
-a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se
 a=ice-options:ice2,trickle
 a=fingerprint:sha-256 {FINGERPRINT}
 m=audio 9 UDP/TLS/RTP/SAVPF 111
@@ -27,9 +26,14 @@ a=msid:obs obs-audio
 a=rtcp-mux
 a=rtpmap:111 opus/48000/2
 a=fmtp:111 minptime=10;maxaveragebitrate=96000;stereo=1;sprop-stereo=1;useinbandfec=1
+a=setup:actpass
+a=ice-ufrag:nxcM
+a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se
 m=video 9 UDP/TLS/RTP/SAVPF 96
 c=IN IP4 0.0.0.0
 a=mid:1
+a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid
+a=extmap:2 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id
 a=sendonly
 a=ssrc:1372 cname:obs
 a=ssrc:1372 msid:obs obs-video
@@ -40,6 +44,9 @@ a=rtcp-fb:96 nack
 a=rtcp-fb:96 nack pli
 a=rtcp-fb:96 goog-remb
 a=fmtp:96 {{h264}}
+a=setup:actpass
+a=ice-ufrag:nxcM
+a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se
 """
 
 # GStreamer's whipclientsink: candidates gathered, transport repeated in each section, RTX.
@@ -159,8 +166,17 @@ def player() -> str:
 
 def obs(profile: str = "42e01f", mode: str = "1") -> str:
     """Return what OBS offers."""
-    h264 = f"level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile}"
+    h264 = f"profile-level-id={profile};packetization-mode={mode};level-asymmetry-allowed=1"
     return _crlf(_OBS.format(h264=h264))
+
+
+def obs_older(profile: str = "42e01f", mode: str = "1") -> str:
+    """Return it as libdatachannel up to 0.21 writes it: one transport, at session level."""
+    offer = obs(profile, mode)
+    for line in ("a=setup:actpass", "a=ice-ufrag:nxcM", "a=ice-pwd:ezjAjgSSLLvbRhUA1zc6Se"):
+        offer = offer.replace(f"{line}\r\n", "")
+        offer = offer.replace("a=ice-options:", f"{line}\r\na=ice-options:")
+    return offer
 
 
 def gstreamer(profile: str = "42e01f", mode: str = "1") -> str:

@@ -11,7 +11,7 @@ import pytest
 from aiortc.sdp import SessionDescription
 from conformance import CONFIG, FRAGMENT, ICE_SERVERS, ORIGIN, SDP, Case, ask, by_requirement
 from engines import ColourEngine
-from offers import gstreamer, obs
+from offers import gstreamer, obs, obs_older
 from peers import DEADLINE_S, Publisher, Serving, flat, serving
 
 from stream.config import IceServer, ServerConfig
@@ -320,7 +320,7 @@ async def test_session(server: Serving, case: Case) -> None:
 
 BOTH_SHAPES = [
     pytest.param(shape(profile, mode), profile, id=f"{shape.__name__} {profile} {mode}")
-    for shape in (obs, gstreamer)
+    for shape in (obs, obs_older, gstreamer)
     for profile in ("42e01f", "42001f", "4d001f", "640c1f")
     for mode in ("0", "1")
 ]
