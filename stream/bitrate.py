@@ -24,11 +24,20 @@ SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 # what arrives (libwebrtc's AIMD rate control).
 STEP = 0.8
 UP_MARGIN = 1.1
-UP_AFTER_S = 5.0
 DOWN_SHARE = 0.9
 # What is sent fills the network if it is this share of the estimate.
 FILLED_SHARE = 0.75
 MIN_CHANGE_INTERVAL_S = 2.5
+# Far too much fills every queue on the way: then a second key frame is the lesser evil.
+FAR_DOWN_SHARE = 0.5
+MIN_FAR_CHANGE_INTERVAL_S = 1.0
+
+FIRST_PATIENCE_S = 3.0
+LONGEST_PATIENCE_S = 48.0
+"""How long an estimate has to allow a step up before it is taken; doubled each time it did not
+last, for each such try is a key frame and a moment's jam."""
+LASTING_S = 12.0
+"""A step up that is taken back sooner, or within twice the patience before it, has failed."""
 
 FRAME_RATES_HZ = (60, 30, 15, 8)
 FIRST_FRAME_RATE_HZ = 30
@@ -94,6 +103,8 @@ class RateControl:
         self._step = 0
         self._changed_s = 0.0
         self._can_rise_since_s: float | None = None
+        self._patience_s = FIRST_PATIENCE_S
+        self._went_up_s: float | None = None
         self._frame_rate_hz = FIRST_FRAME_RATE_HZ
         self._interval_s = 1 / FIRST_FRAME_RATE_HZ
         self._off_rate_since_s: float | None = None
@@ -117,9 +128,7 @@ class RateControl:
         if (width, height) != self._source:
             self._source = (width, height)
             self._changed_s = now_s
-        elif now_s - self._changed_s >= MIN_CHANGE_INTERVAL_S and (
-            self._move_step(now_s) | self._move_frame_rate(now_s)
-        ):
+        elif self._move_step(now_s) | self._move_frame_rate(now_s):
             self._changed_s = now_s
             self.output.forget()
         return self._plan_at(self._step)
@@ -150,21 +159,33 @@ class RateControl:
         is_filled = output_bps > FILLED_SHARE * estimate_bps
         if is_filled and estimate_bps < DOWN_SHARE * bitrate_bps:
             self._can_rise_since_s = None
-            if bitrate_bps == MIN_BITRATE_BPS:
+            is_far = estimate_bps < FAR_DOWN_SHARE * bitrate_bps
+            interval_s = MIN_FAR_CHANGE_INTERVAL_S if is_far else MIN_CHANGE_INTERVAL_S
+            if bitrate_bps == MIN_BITRATE_BPS or now_s - self._changed_s < interval_s:
                 return False
             while self._bitrate_at(self._step) > max(estimate_bps, MIN_BITRATE_BPS):
                 self._step += 1
+            self._note_down(now_s)
             return True
         risen_bps = min(bitrate_bps, output_bps) / STEP
         if self._step == 0 or estimate_bps < UP_MARGIN * risen_bps:
             self._can_rise_since_s = None
             return False
         self._can_rise_since_s = self._can_rise_since_s or now_s
-        if now_s - self._can_rise_since_s < UP_AFTER_S:
+        since_s = max(self._can_rise_since_s, self._changed_s)
+        if now_s - since_s < self._patience_s:
             return False
         self._can_rise_since_s = None
+        self._went_up_s = now_s
         self._step -= 1
         return True
+
+    def _note_down(self, now_s: float) -> None:
+        """Be the more patient for a step up that was too much."""
+        lasting_s = max(LASTING_S, 2 * self._patience_s)
+        has_failed = self._went_up_s is not None and now_s - self._went_up_s < lasting_s
+        longer_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
+        self._patience_s = longer_s if has_failed else FIRST_PATIENCE_S
 
     def _move_frame_rate(self, now_s: float) -> bool:
         """Follow a lasting change of the frame rate, which sets the bits of each frame."""
@@ -173,7 +194,7 @@ class RateControl:
             self._off_rate_since_s = None
             return False
         self._off_rate_since_s = self._off_rate_since_s or now_s
-        if now_s - self._off_rate_since_s < FRAME_RATE_AFTER_S:
+        if now_s - max(self._off_rate_since_s, self._changed_s) < FRAME_RATE_AFTER_S:
             return False
         self._off_rate_since_s = None
         nearest = min(FRAME_RATES_HZ, key=lambda rate: abs(1 / rate - self._interval_s))

@@ -12,7 +12,8 @@ class Corrections:
     jitter_buffer: bool = True
     """Frames complete at their marker bit; losses skipped by the clock (``jitterbuffer``)."""
     feedback: bool = True
-    """Lost packets and key frames asked for again, not too often (``feedback``)."""
+    """Lost packets and key frames asked for again, not too often (``feedback``), and lost packets
+    sent again, not too many (``retransmissions``)."""
     bounded_queues: bool = True
     """Only the newest decoded frame waits; a slow decoder skips (``receiver``)."""
     sound: bool = True

@@ -29,7 +29,10 @@ _NAMES = {
     "aiortc.rtcsctptransport:RTCSctpTransport.__init__": "_advertised_rwnd",
     "aiortc.rtcsctptransport:RTCSctpTransport._receive_data_chunk": "_advertised_rwnd user_data",
     "aiortc.rtcsctptransport:RTCSctpTransport._receive_chunk": "_receive_data_chunk",
-    "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": "_next_encoded_frame payloads timestamp",
+    "aiortc.rtcrtpsender:RTCRtpSender._run_rtp": (
+        "_next_encoded_frame payloads timestamp "
+        "_RTCRtpSender__rtp_timestamp _RTCRtpSender__rtp_history RTP_HISTORY_SIZE"
+    ),
     "aiortc.rtcrtpsender:RTCRtpSender._next_encoded_frame": (
         "get_encoder encode run_in_executor pack _RTCRtpSender__encoder"
     ),

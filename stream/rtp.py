@@ -272,7 +272,7 @@ def _put_in_place(
     if corrections.bounded_queues or corrections.stamps or corrections.sound:
         _replace(connection, "RemoteStreamTrack", partial(RemoteTrack, corrections=corrections))
     if corrections.stamps:
-        _replace(connection, "RTCRtpSender", Sender)
+        _replace(connection, "RTCRtpSender", partial(Sender, is_sparing=corrections.feedback))
     if corrections.playout_delay:
         _replace(aiortc.rtp, "HeaderExtensionsMap", playout.PlayoutDelayMap)
         _append(aiortc.codecs.HEADER_EXTENSIONS["video"], [playout.OFFERED])

@@ -1,4 +1,7 @@
-"""The sending end: aiortc's, with the times of each frame, and for shared encoders."""
+"""The sending end: aiortc's, with the times of each frame, and for shared encoders.
+
+What a receiver asks for again it gets, as far as the network has room for it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,25 @@ from typing import Any
 
 from aiortc import RTCRtpSender
 from aiortc.codecs.base import Encoder
+from aiortc.rtcrtpsender import RTP_HISTORY_SIZE
+from aiortc.utils import uint32_gt
 
+from stream.keyframes import KeyStart, find_key_start
+from stream.retransmissions import Retransmissions
 from stream.stamps import SentFrame
 
 
 class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
     """Sends one audio or video stream and says when each frame of video has left."""
 
-    def __init__(self, track_or_kind: Any, transport: Any) -> None:
+    def __init__(self, track_or_kind: Any, transport: Any, *, is_sparing: bool = True) -> None:
+        """Make one that does nothing yet.
+
+        Args:
+            track_or_kind: as aiortc takes it, like ``transport``.
+            transport: see ``track_or_kind``.
+            is_sparing: do not send everything again that is asked for.
+        """
         super().__init__(track_or_kind, transport)
         self.on_sent: Callable[[SentFrame], None] | None = None
         """Called on the event loop after a frame's last packet."""
@@ -24,6 +38,10 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
         self.key_frames_wanted = 0
         """How often it has asked for a key frame."""
         self._encoded: tuple[int, float] | None = None
+        self._retransmissions = Retransmissions() if is_sparing and self.kind == "video" else None
+        self._is_key_frame = False
+        # RTP timestamp of the last key frame: nobody needs what was before it.
+        self._key_timestamp: int | None = None
         self._want_key_frame: Callable[[], None] | None = None
 
     def take_encoded(self, encoder: Encoder, want_key_frame: Callable[[], None]) -> None:
@@ -45,7 +63,24 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
 
     async def _retransmit(self, sequence_number: int) -> None:
         self.nacks_received += 1
-        await super()._retransmit(sequence_number)
+        if self._retransmissions is None or self._is_worth_it(
+            self._retransmissions, sequence_number
+        ):
+            await super()._retransmit(sequence_number)
+
+    def _is_worth_it(self, retransmissions: Retransmissions, sequence_number: int) -> bool:
+        packet = self._RTCRtpSender__rtp_history.get(sequence_number % RTP_HISTORY_SIZE)
+        if packet is None or packet.sequence_number != sequence_number:
+            return False
+        if self._key_timestamp is not None and uint32_gt(self._key_timestamp, packet.timestamp):
+            return False
+        return retransmissions.take(
+            sequence_number,
+            len(packet.payload),
+            time.perf_counter(),
+            getattr(self._RTCRtpSender__encoder, "target_bitrate", None),
+            self._RTCRtpSender__rtt,
+        )
 
     async def _next_encoded_frame(self, codec: Any) -> Any:
         # aiortc comes back for the next frame when all packets of the last one have left.
@@ -54,7 +89,14 @@ class Sender(RTCRtpSender):  # type: ignore[misc]  # aiortc is seen as untyped
             round_trip_s = self._RTCRtpSender__rtt
             self.on_sent(SentFrame(pts, encoded_s, time.perf_counter(), round_trip_s))
         self._encoded = None
+        if self._is_key_frame:
+            self._key_timestamp = self._RTCRtpSender__rtp_timestamp
         encoded = await super()._next_encoded_frame(codec)
         if encoded is not None and self.kind == "video":
-            self._encoded = (encoded.timestamp, time.perf_counter())
+            now_s = time.perf_counter()
+            self._encoded = (encoded.timestamp, now_s)
+            start = find_key_start(codec.name.upper(), encoded.payloads[0])
+            self._is_key_frame = start is KeyStart.YES
+            if self._retransmissions is not None:
+                self._retransmissions.note_sent(sum(map(len, encoded.payloads)), now_s)
         return encoded

@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -43,7 +43,9 @@ class NumberedTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, width: int = 320, height: int = 240, rate_hz: int = 30) -> None:
+    def __init__(
+        self, width: int = 320, height: int = 240, rate_hz: int = 30, noise: int = 30
+    ) -> None:
         super().__init__()
         self.width = width
         self.made_s: dict[int, float] = {}
@@ -53,7 +55,7 @@ class NumberedTrack(MediaStreamTrack):
         self._waiting: list[tuple[int, asyncio.Event]] = []
         rng = np.random.default_rng(0)
         ramp = np.linspace(16, 200, width, dtype=np.uint8)[None].repeat(height * 3 // 2, 0)
-        self._images = [ramp + rng.integers(0, 30, ramp.shape, dtype=np.uint8) for _ in range(4)]
+        self._images = [ramp + rng.integers(0, noise, ramp.shape, dtype=np.uint8) for _ in range(4)]
 
     async def recv(self) -> av.VideoFrame:
         now_s = time.perf_counter()
@@ -120,6 +122,39 @@ class Network:
         if self._held is not None:
             held, self._held = self._held, None
             await send(held)
+
+
+@dataclass
+class Bottleneck(Network):
+    """A link that carries so many bits a second, with a queue before it that has an end."""
+
+    rate_bps: float = 1e9
+    queue_s: float = 0.2
+    """A packet that would wait longer is lost, as in a router."""
+    free_at_s: float = 0.0
+    longest_wait_s: float = 0.0
+    repeated: int = 0
+    """Packets that were sent again."""
+
+    async def carry(
+        self, data: bytes, is_retransmission: bool, send: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        self.seen += 1
+        self.repeated += is_retransmission
+        loop = asyncio.get_running_loop()
+        start_s = max(loop.time(), self.free_at_s)
+        wait_s = start_s - loop.time()
+        if wait_s > self.queue_s:
+            self.lost += 1
+            return
+        self.longest_wait_s = max(self.longest_wait_s, wait_s)
+        self.free_at_s = start_s + 8 * len(data) / self.rate_bps
+        loop.call_at(self.free_at_s, lambda: asyncio.ensure_future(_deliver(data, send)))
+
+
+async def _deliver(data: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
+    with suppress(ConnectionError):  # the session may be over by now
+        await send(data)
 
 
 def lose_at_random(share: float, seed: int) -> Callable[[RtpPacket, bool], bool]:

@@ -5,8 +5,10 @@ import pytest
 
 from stream.bitrate import (
     DEFAULT_CAP_BPS,
+    LONGEST_PATIENCE_S,
     MIN_BITRATE_BPS,
     MIN_CHANGE_INTERVAL_S,
+    MIN_FAR_CHANGE_INTERVAL_S,
     EncoderPlan,
     RateControl,
     full_bitrate_bps,
@@ -43,6 +45,14 @@ class Drive:
             self.now_s += 1 / self.rate_hz
         return plan
 
+    def last_output_bps(self, otherwise_bps: float) -> float:
+        """What was put out in the last whole second, if there was one."""
+        return self.control.output.bitrate_bps or otherwise_bps
+
+    def intervals_s(self) -> list[float]:
+        """Between two changes, from the beginning on."""
+        return [b - a for (a, _), (b, _) in pairwise(self.changes)]
+
 
 def test_bit_rates_follow_the_size() -> None:
     """720p gets 2.5 Mb/s, smaller pictures more bits a pixel, none more than the cap."""
@@ -76,12 +86,41 @@ def test_a_falling_estimate_is_followed_at_once_but_not_too_often() -> None:
     drive.run(3, 4e6)
     drive.run(1.2, 1.5e6)
     assert drive.changes[-1][1].bitrate_bps <= 1.5e6
-    for estimate_bps in (1.2e6, 9e5, 6e5, 3e5):
+    for estimate_bps in (1.2e6, 1e6, 8e5):
         drive.run(0.8, estimate_bps)
-    drive.run(5, 3e5)
-    assert drive.changes[-1][1].bitrate_bps <= 3e5
-    times_s = [at_s for at_s, _ in drive.changes]
-    assert all(b - a >= MIN_CHANGE_INTERVAL_S - 1e-9 for a, b in pairwise(times_s))
+    drive.run(5, 7e5)
+    assert drive.changes[-1][1].bitrate_bps <= 7e5
+    assert all(after_s >= MIN_CHANGE_INTERVAL_S - 1e-9 for after_s in drive.intervals_s())
+
+
+def test_far_too_much_is_taken_back_sooner() -> None:
+    """A second step down need not wait its time while twice what the network carries is sent."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    drive.run(1.5, 1.5e6)
+    drive.run(0.5, 4e5)
+    assert drive.changes[-1][1].bitrate_bps <= 4e5
+    assert MIN_FAR_CHANGE_INTERVAL_S <= drive.intervals_s()[-1] < MIN_CHANGE_INTERVAL_S
+
+
+def test_a_step_up_that_does_not_last_is_tried_ever_more_rarely() -> None:
+    """Where the network carries less than one step more, key frames for trying grow rare."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    carried_bps = 5.5e5
+    came_bps = 3e5
+    tries_s = []
+    was_try = False
+    for _ in range(1000):
+        came_bps = min(carried_bps, drive.last_output_bps(came_bps))
+        is_try = drive.changes[-1][1].bitrate_bps > carried_bps
+        if is_try and not was_try:
+            tries_s.append(drive.now_s)
+        was_try = is_try
+        drive.run(0.5, 0.85 * carried_bps if is_try else 1.45 * came_bps)
+    gaps_s = [b - a for a, b in pairwise(tries_s)]
+    assert gaps_s[4] > 2 * gaps_s[2] > 3 * gaps_s[0]
+    assert LONGEST_PATIENCE_S < gaps_s[-1] < 3 * LONGEST_PATIENCE_S
 
 
 def test_the_picture_gets_smaller_before_it_breaks_up() -> None:
@@ -103,8 +142,10 @@ def test_it_rises_with_an_estimate_that_follows_what_is_sent() -> None:
     drive = Drive()
     drive.run(3, 4e6)
     drive.run(4, 5e5)
-    for _ in range(300):
-        drive.run(0.5, 1.45 * (drive.control.output.bitrate_bps or 3e5))
+    came_bps = 3e5
+    for _ in range(150):
+        came_bps = drive.last_output_bps(came_bps)
+        drive.run(0.5, 1.45 * came_bps)
     assert drive.changes[-1][1].bitrate_bps == 2_500_000
 
 
