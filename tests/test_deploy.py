@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,19 @@ def test_container_is_the_package() -> None:
     arguments = re.findall(r'"([^"]+)"', line)
     assert arguments[1] == "run.py"
     run.make_parser().parse_args(arguments[2:])
+
+
+def test_relay_leads_to_the_server_alone() -> None:
+    """The relay denies every peer of either family, and lets through only the server's address."""
+    coturn = (DEPLOY / "turnserver.conf").read_text()
+    ranges = re.findall(r"^denied-peer-ip=([^-\n]+)-(\S+)$", coturn, re.MULTILINE)
+    denied = {
+        network
+        for first, last in ranges
+        for network in summarize_address_range(ip_address(first), ip_address(last))
+    }
+    assert denied == {ip_network("0.0.0.0/0"), ip_network("::/0")}
+    unit = (DEPLOY / "sdxs-live.service").read_text()
+    assert re.findall(r"^allowed-peer-ip=(\S+)$", coturn, re.MULTILINE) == re.findall(
+        r"--public-ip (\S+)", unit
+    )
