@@ -8,6 +8,7 @@ the session's password, answered or asked (RFC 8445, section 7).
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Any
 
@@ -95,8 +96,19 @@ class FilteredProtocol(StunProtocol):  # type: ignore[misc]  # aioice is seen as
         if address in self.receiver.validated_addresses:
             self.receiver.heard_s = time.perf_counter()
         if data[:1] and data[0] in _STUN:
-            super().datagram_received(data, address)
+            self._take_stun(data, address)
         elif address in self.receiver.validated_addresses:
             self.receiver.data_received(data, self.local_candidate.component)
         else:
+            self.receiver.refused_datagrams += 1
+
+    def _take_stun(self, data: bytes, address: tuple[str, int]) -> None:
+        """Pass on what reads as STUN.
+
+        aioice expects a ``ValueError`` of what does not; a number cut short is another error, and
+        would be a traceback in the log for each datagram of any stranger.
+        """
+        try:
+            super().datagram_received(data, address)
+        except struct.error:
             self.receiver.refused_datagrams += 1

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import struct
 from typing import Any
 
 import aioice.ice
@@ -91,6 +92,20 @@ async def test_a_check_without_a_priority_is_dropped() -> None:
             check = make_check(connection, connection.local_password, has_priority=False)
             protocol.take_datagram(check, STRANGER)
             assert STRANGER not in connection.validated_addresses
+            assert connection.refused_datagrams == before + 1
+
+
+@pytest.mark.parametrize("attribute", [0x0003, 0x000C, 0x0024, 0x8028, 0x8029, 0x802A])
+async def test_a_number_cut_short_is_dropped(attribute: int) -> None:
+    """STUN of a stranger whose attribute is too short is one more refused datagram."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            connection = connection_of(pair.receiver)
+            (nominated,) = connection._nominated.values()
+            before = connection.refused_datagrams
+            head = struct.pack("!HHI12s", 0x0001, 4, 0x2112A442, bytes(12))
+            nominated.protocol.take_datagram(head + struct.pack("!HH", attribute, 0), STRANGER)
             assert connection.refused_datagrams == before + 1
 
 
