@@ -45,6 +45,11 @@ async def test_panic_key_and_freeze(browser: Browser) -> None:
         # Frozen: the page says so, by key and by HTTP; the look below it may change unseen.
         await page.keyboard.press("h")
         await visit.until_text("#hud-state", "Frozen")
+        await visit.until_text("#hud-delay", "–")  # it gets older, but nothing is late
+        await page.click("#details-open")
+        await page.click("#measure-delay")
+        await visit.until_text("#measured", "The picture is frozen")
+        await page.click("#details-open")
         assert await page.get_attribute("#freeze", "aria-pressed") == "true"
         await post("next-style")
         await page.wait_for_selector('[name="style"][value="swap"]:checked', state="attached")
@@ -206,6 +211,14 @@ async def test_presets_links_and_playlists(browser: Browser, tmp_path: Path) -> 
         await page.click("#presets-open")
         await visit.until_text("#presets-note", "preset 'late': strength must be from 0 to 1")
         await page.wait_for_selector('#preset-list [data-name="night - day"]')
+        # Before the start, and without a word, it is the style that the shelf marks.
+        await other.open("?prompt=")
+        await other.page.wait_for_selector('[name="style"][value="invert"]:checked')
+        await other.page.click("#presets-open")
+        await other.page.fill("#preset-name", "plain")
+        await other.page.keyboard.press("Enter")
+        await other.page.wait_for_selector('#preset-list [data-name="plain"]')
+        assert tomllib.loads(path.read_text())["presets"]["plain"]["prompt"] == "invert"
         refusals = [each for each in visit.complaints if "409" in each]
         assert visit.complaints == refusals[:1]
         other.assert_clean()

@@ -15,6 +15,7 @@ const DURATION_MS = 3000;
 const FEWEST_FRAMES = 10;
 
 const NO_PICTURE = 'There is no live picture to measure: press Start first.';
+const FROZEN = 'The picture is frozen: let it go (H) to measure.';
 const NO_CALLBACK = 'This browser does not tell when it shows a frame: use a current one.';
 const TOO_FEW = 'Too few frames came back to measure: keep this page in sight and try again.';
 
@@ -25,16 +26,19 @@ export class DelayMeter {
   #live;
   #camera;
   #estimate;
+  #isFrozen;
   #isAtWork = false;
 
   /**
    * @param {SdxsLiveElement} live @param {HTMLVideoElement} camera plays what `live` translates
    * @param {() => number | null} estimate the delay as estimated, in ms
+   * @param {() => boolean} isFrozen whether the picture is held on purpose
    */
-  constructor(live, camera, estimate) {
+  constructor(live, camera, estimate, isFrozen) {
     this.#live = live;
     this.#camera = camera;
     this.#estimate = estimate;
+    this.#isFrozen = isFrozen;
   }
 
   /** Measure, and write the outcome, or why there is none. @param {HTMLElement} output */
@@ -55,6 +59,7 @@ export class DelayMeter {
   async #measure() {
     const live = this.#live;
     if (live.state !== 'live' || !live.source) throw new Error(NO_PICTURE);
+    if (this.#isFrozen()) throw new Error(FROZEN);
     if (!('requestVideoFrameCallback' in live.video)) throw new Error(NO_CALLBACK);
     const marked = new MarkedCamera(this.#camera, live.source.track.getSettings().frameRate);
     const reader = new MarkReader(live.video, marked);

@@ -66,11 +66,12 @@ export class Hud {
     const delay_ms = stages.reduce((sum, { ms }) => sum + ms, 0);
     const drops = this.#dropped.add((server?.dropped_in ?? 0) + (server?.dropped_out ?? 0));
     this.#write('hud-fps', toFigure(this.#shown.add(this.#frames.total)));
-    this.delay_ms = server ? delay_ms : null;
+    // A picture that is held on purpose gets older, but nothing is late.
+    this.delay_ms = server && server.state !== 'frozen' ? delay_ms : null;
     this.#write('hud-delay', toFigure(this.delay_ms));
     this.#write('hud-drops', toFigure(drops));
     this.#showEffort(server?.effort ?? null);
-    this.#showStages(stages, delay_ms);
+    this.#showStages(server?.state === 'frozen' ? [] : stages, delay_ms);
     this.#showFacts(link, server);
   }
 

@@ -55,7 +55,7 @@ const hud = new Hud(document, live.video);
 const stage = new Stage(document, live, settings);
 const air = new Air($('freeze'), live, stage, (sentence) => messages.toast(sentence));
 const keeping = new Keeping(document, live, (sentence) => messages.toast(sentence));
-const meter = new DelayMeter(live, camera, () => hud.delay_ms);
+const meter = new DelayMeter(live, camera, () => hud.delay_ms, () => air.isFrozen);
 const shelf = new Shelf($('shelf'), () => (camera.videoWidth ? drawCamera : drawTestPicture));
 const models = new ModelList(document, () => $('models').matches(':popover-open'));
 const toggleMicrophone = bindMicrophone($('microphone'), live, (words) => messages.toast(words));
@@ -66,7 +66,7 @@ const form = new ControlForm(document, async (set) => {
   await live.set(set);
   settings.set(set);
 });
-const presets = new Presets(document, () => form.look);
+const presets = new Presets(document, toLook);
 
 /** @type {import('./keys.js').Key[]} */
 const KEYS = [
@@ -180,7 +180,13 @@ async function saveSnapshot() {
   }
 }
 
-async function copyLink(look = form.look) {
+/** What is shown: without a prompt that is the style that the shelf marks. */
+function toLook() {
+  const prompt = shelf.chosen;
+  return { ...(prompt ? { prompt } : {}), ...form.look };
+}
+
+async function copyLink(look = toLook()) {
   const link = settings.linkTo(look); // all of it: the other end may have set something else
   try {
     await navigator.clipboard.writeText(link);
@@ -319,7 +325,7 @@ region.addEventListener('choose', async (event) => {
 
 live.addEventListener('notice', (event) => messages.toast(detailOf(event).detail));
 presets.addEventListener('choose', (event) => form.change(detailOf(event)));
-presets.addEventListener('link', (event) => copyLink({ ...form.look, ...detailOf(event) }));
+presets.addEventListener('link', (event) => copyLink({ ...toLook(), ...detailOf(event) }));
 presets.addEventListener('play', (event) => actOnSession('start-playlist', { name: detailOf(event) }));
 presets.addEventListener('stop', () => actOnSession('stop-playlist'));
 shelf.addEventListener('choose', (event) => form.change({ prompt: detailOf(event) }));
@@ -352,7 +358,7 @@ region.update(settings.values.region);
 live.set(settings.controls);
 const elsewhere = settings.problems.filter((problem) => !form.warn(...problem));
 if (elsewhere.length > 0) messages.toast(elsewhere.map(([, sentence]) => sentence).join(' '));
-listKeys($('key-list'), [...KEYS, [['1', '9'], 'The first to the ninth preset', () => {}]]);
+listKeys($('key-list'), [...KEYS, [['1 … 9'], 'The first to the ninth preset', () => {}]]);
 presets.refresh();
 fillSources();
 awaitModel();

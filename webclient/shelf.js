@@ -79,6 +79,11 @@ export class Shelf extends EventTarget {
     }
   }
 
+  /** The name of the marked style, if one is. */
+  get chosen() {
+    return this.#list.querySelector('input:checked')?.getAttribute('value') ?? '';
+  }
+
   /** The name of the style so many places further on, round and round. */
   neighbour(offset = 1) {
     const inputs = [...this.#list.querySelectorAll('input')];

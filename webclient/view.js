@@ -61,6 +61,7 @@ async function steer(id) {
 
 /** Play a stream; where sound needs a click first, without it. @param {MediaStream} stream */
 async function show(stream) {
+  if (video.srcObject === stream) return; // its other track came before
   video.srcObject = stream;
   await video.play().catch(({ name, message }) => {
     if (name !== 'NotAllowedError') return;
