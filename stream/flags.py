@@ -175,7 +175,7 @@ def add_keeping(parser: argparse.ArgumentParser) -> None:
 
 
 def to_server_config(options: argparse.Namespace) -> ServerConfig:
-    """Check the flags of :func:`add_network`, :func:`add_access` and :func:`add_delay`."""
+    """Check the flags of :func:`add_server`, and whether the model's size was given."""
     from stream.config import ServerConfig
     from stream.keeping import Keeping
 

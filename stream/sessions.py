@@ -52,9 +52,9 @@ class Sessions:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._quotas = Quotas(metrics)
         self.on_change: list[Callable[[], None]] = []
+        """Called whenever a session has come or gone, has another look or other viewers."""
         self.ending = ""
         """What everybody was told when the server began to end, one sentence; empty before."""
-        """Called whenever a session has come or gone, has another look or other viewers."""
         self.capacity = Capacity(engine.steps, config.exposure.min_fps)
         self.waiting = WaitingList(
             config.exposure.max_waiting, self._find_obstacle, self._to_remaining_s
