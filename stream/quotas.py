@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 from prometheus_client import Counter, Gauge
 
 from stream.errors import QuotaReached
+from stream.lifetime import Mortal
 from stream.stats import Metrics
 from stream.tokens import Token
 
@@ -25,16 +25,6 @@ WARNING_S = 60.0
 """How long before the end a camera is told of it."""
 
 
-class Held(Protocol):
-    """A session, as far as its token is concerned."""
-
-    def notice(self, level: str, detail: str) -> None:
-        """Tell the peer one sentence, where there is a way to."""
-
-    def dismiss(self, detail: str) -> None:
-        """Tell the peer why it has to go, then end."""
-
-
 class Account:
     """One token's sessions and minutes."""
 
@@ -42,8 +32,8 @@ class Account:
         self._token = token
         self._now = now
         self._count = count
-        self._viewers: set[Held] = set()
-        self._cameras: set[Held] = set()
+        self._viewers: set[Mortal] = set()
+        self._cameras: set[Mortal] = set()
         # Of cameras, up to the last change of their number.
         self._used_s = 0.0
         self._since_s = now()
@@ -77,13 +67,13 @@ class Account:
             self._count.refused(token, "minutes")
             raise QuotaReached(403, self._all_used)
 
-    def enter(self, session: Held, *, is_camera: bool) -> None:
+    def enter(self, session: Mortal, *, is_camera: bool) -> None:
         """Count a session from now on; :meth:`check` comes first."""
         self._settle()
         (self._cameras if is_camera else self._viewers).add(session)
         self._changed()
 
-    def leave(self, session: Held) -> None:
+    def leave(self, session: Mortal) -> None:
         """Count a session no more. Calling it again does nothing."""
         self._settle()
         self._cameras.discard(session)
