@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,11 +20,13 @@ from pipeline.safety import CheckerFactory, SafetyChecker
 from stream import frames
 from stream.blur import blur
 from stream.errors import EngineNotReady, ServerFull
+from stream.niceness import give_way
 from stream.stats import Metrics
 
 logger = logging.getLogger(__name__)
 
 MAX_PICTURES = 64
+_NICENESS = 10
 UNFIT = "the safety checker finds the picture unfit to be shown, so it is blurred"
 
 
@@ -182,7 +182,7 @@ class SafetyThread:
             logger.debug("a verdict came after the event loop was closed")
 
     def _run(self, loaded: Future[None]) -> None:
-        give_way()
+        give_way(_NICENESS)
         try:
             checker = self._load()
         except PipelineError as error:
@@ -236,9 +236,3 @@ class SafetyThread:
                     return self._pictures.popleft()
                 self._changed.wait()
             return None
-
-
-def give_way(niceness: int = 10) -> None:
-    """Let other threads come before this one, and before those that it starts."""
-    if sys.platform == "linux":  # elsewhere, a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

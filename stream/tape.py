@@ -21,8 +21,8 @@ from av import VideoFrame
 from pipeline.engines import Size
 from stream import frames
 from stream.errors import TapeEnded
+from stream.niceness import give_way
 from stream.opus import to_duration_s
-from stream.safety import give_way
 from stream.tape_encoder import TapedPacket, TapeEncoder
 from stream.timeline import Timeline
 
