@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from stream.errors import RequestRefused
+from stream.news import parse_version
 from stream.resources import show_options
 from stream.routes import SESSIONS
 
@@ -35,11 +35,9 @@ async def join(request: web.Request) -> web.Response:
 
 async def show_place(request: web.Request) -> web.Response:
     """Tell how a place stands; with ``?after=`` a version, when there is news, or after 5 s."""
-    after = request.query.get("after")
-    if after is not None and (not after.isdecimal() or len(after) > 15):
-        raise RequestRefused(422, f"after must be the version of a place (got {after[:40]!a})")
+    after = parse_version(request.query.get("after"), "a place")
     waiting = request.app[SESSIONS].waiting
-    news = await waiting.news(request.match_info["id"], None if after is None else int(after))
+    news = await waiting.news(request.match_info["id"], after)
     return web.json_response(news, headers=_FRESH)
 
 

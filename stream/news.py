@@ -5,7 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from stream.errors import ServerFull
+from stream.errors import RequestRefused, ServerFull
+
+
+def parse_version(text: str | None, of: str) -> int | None:
+    """Read the version of something that a client knows: what ``?after=`` says.
+
+    Args:
+        text: the query's; None: there is none, and nothing is known.
+        of: what has versions, with its article, for who is refused.
+
+    Raises:
+        RequestRefused: 422, it is no version.
+    """
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 15:
+        raise RequestRefused(422, f"after must be the version of {of} (got {text[:40]!a})")
+    return int(text)
 
 
 class News:

@@ -16,6 +16,7 @@ from stream.controls import MAX_MESSAGE_BYTES, Controls, parse_changes, parse_js
 from stream.errors import RequestRefused
 from stream.limits import read_body
 from stream.models import Models
+from stream.news import parse_version
 from stream.pictures import MAX_PICTURE_BYTES, decode_picture, encode_jpeg
 from stream.region import Segmenters
 from stream.resources import SDP, add_candidates, read_offer, show_ice_servers, show_options
@@ -140,11 +141,9 @@ async def list_regions(request: web.Request) -> web.Response:
 async def list_models(request: web.Request) -> web.Response:
     """List the models and how it stands with them; with ``?after=`` a version, when it changes."""
     models = request.app[MODELS]
-    after = request.query.get("after")
+    after = parse_version(request.query.get("after"), "a list")
     if after is not None:
-        if not after.isdecimal() or len(after) > 15:
-            raise RequestRefused(422, f"after must be the version of a list (got {after[:40]!a})")
-        await models.news(int(after))
+        await models.news(after)
     return web.json_response(models.to_json(), headers={"Cache-Control": "no-store"})
 
 
