@@ -42,7 +42,6 @@ class EngineConfig:
     """A look to make part of the model: a name, a file or a folder."""
     lines: Lines | None = None
     """How the camera's lines are drawn; None for the default, or where none are."""
-
     precision: Precision = "auto"
     """Of the OpenVINO engine."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
 from pipeline.engines.engine import Conditioning, Image, Job, PixelFormat, Size, Style
+from pipeline.engines.precision import Numbers
 from pipeline.engines.runtime import get_core
 from pipeline.errors import EngineClosed, EngineError
 from pipeline.noise import make_noise
@@ -92,7 +92,7 @@ class OpenVinoEngine:
 
 
 def compile_ir(
-    ir: openvino.Model, threads: int, precision: Literal["f32", "bf16"] = "f32"
+    ir: openvino.Model, threads: int, precision: Numbers = "f32"
 ) -> openvino.CompiledModel:
     """Compile an IR of fixed shapes for the processor."""
     options = {

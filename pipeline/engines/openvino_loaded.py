@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Literal
 
 import torch
 
@@ -12,6 +11,7 @@ from pipeline.config import check_size
 from pipeline.engines.engine import Size
 from pipeline.engines.openvino import CompiledStep, compile_ir, last_line
 from pipeline.engines.openvino_ir import fix_timestep, to_ir
+from pipeline.engines.precision import Numbers
 from pipeline.errors import EngineError
 from pipeline.hub import Progress
 from pipeline.image_condition import ControlStep
@@ -27,7 +27,7 @@ def compile_loaded(
     size: Size,
     threads: int,
     on_progress: Progress,
-    precision: Literal["f32", "bf16"] = "f32",
+    precision: Numbers = "f32",
 ) -> CompiledStep:
     """Compile a model that torch has loaded; takes the time of a few frames, and changes it.
 

@@ -7,16 +7,17 @@ with any height and width; it is given the engine's size when it is loaded.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import openvino
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from pipeline.config import TINY, TINY_PRESET, TinyConfig, check_size
 from pipeline.engines.engine import Size
 from pipeline.engines.openvino import CompiledStep, compile_ir, last_line
+from pipeline.engines.precision import Numbers
 from pipeline.engines.runtime import get_core
 from pipeline.engines.style_table import POOLED_KEY, TOKENS_KEY, StyleTable
 from pipeline.errors import CheckpointError
@@ -28,7 +29,7 @@ def compile_tiny(
     size: Size,
     threads: int,
     config: TinyConfig = TINY,
-    precision: Literal["f32", "bf16"] = "f32",
+    precision: Numbers = "f32",
 ) -> CompiledStep:
     """Read ``sdxs-tiny`` and compile it for one size.
 
@@ -57,7 +58,7 @@ def read_styles(path: Path, config: TinyConfig) -> dict[str, NDArray[np.float32]
     """
     try:
         tensors = safetensors.numpy.load_file(path)
-    except Exception as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} is missing, damaged or foreign: {error}") from error
     count = len(config.styles)
     for key, wanted in (

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["auto", "f32", "bf16"]
+Numbers = Literal["f32", "bf16"]
+"""What :func:`choose_precision` may choose; OpenVINO's names."""
 PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -14,7 +16,7 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 what a processor can do where it only emulates it: on AVX2 nine times slower than float32."""
 
 
-def choose_precision(asked: Precision, cpu_info: Path = CPU_INFO) -> Literal["f32", "bf16"]:
+def choose_precision(asked: Precision, cpu_info: Path = CPU_INFO) -> Numbers:
     """What is asked for; for "auto" bf16 where the processor multiplies it, else f32.
 
     Where the system does not tell, as outside Linux, "auto" is f32.

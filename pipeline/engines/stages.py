@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.engines.engine import Size
 from pipeline.engines.openvino import compile_ir
 from pipeline.engines.openvino_ir import to_ir
+from pipeline.engines.precision import Numbers
 from pipeline.tiny import TinyModel
 
 
@@ -48,7 +48,7 @@ def make_stages(model: TinyModel, size: Size) -> list[Stage]:
 
 
 def compile_stages(
-    model: TinyModel, size: Size, threads: int, precision: Literal["f32", "bf16"] = "f32"
+    model: TinyModel, size: Size, threads: int, precision: Numbers = "f32"
 ) -> list[Callable[[], object]]:
     """Compile each stage for OpenVINO; each call runs one."""
     stages = make_stages(model, size)
@@ -68,7 +68,7 @@ def run_stage(stage: nn.Module, inputs: tuple[Tensor, ...]) -> object:
 
 
 def compile_stage(
-    stage: nn.Module, inputs: tuple[Tensor, ...], threads: int, precision: Literal["f32", "bf16"]
+    stage: nn.Module, inputs: tuple[Tensor, ...], threads: int, precision: Numbers
 ) -> Callable[[], object]:
     """Export and compile one module for fixed shapes."""
     ir = to_ir(stage, inputs)

@@ -12,6 +12,8 @@ from pipeline.prompts import parse_blend
 
 TOKENS_KEY = "styles.tokens"
 POOLED_KEY = "styles.pooled"
+KEPT = 1024
+"""Prompts that are remembered, some 2 kB each; one more, and all are made anew when asked for."""
 
 
 class StyleTable:
@@ -33,7 +35,7 @@ class StyleTable:
         if known is not None:
             return known
         weights = parse_blend(prompt, self.styles)
-        if len(self._known) >= 1024:
+        if len(self._known) >= KEPT:
             self._known.clear()
         tokens = np.einsum("s,std->td", weights, self._tokens)
         # Another thread may have been first.
