@@ -17,7 +17,7 @@ from pipeline.image_condition import ControlStep, Networks, NoisedStep
 from pipeline.loaded import LoadedModel
 from pipeline.low_rank import insert_low_rank
 from pipeline.pickles import to_safetensors
-from pipeline.schedule import Prediction
+from pipeline.schedule import FIRST_BETA, LAST_BETA, Prediction
 from pipeline.sources import ModelFiles, read_config, read_json
 from pipeline.tensors import fill, read_tensors
 from pipeline.text_encoder import ClipText, PromptEncoder
@@ -26,7 +26,7 @@ from pipeline.translate import Step
 Network = TypeVar("Network", bound=nn.Module)
 
 WEIGHTS = "diffusion_pytorch_model"
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+BETAS = {"beta_start": FIRST_BETA, "beta_end": LAST_BETA, "beta_schedule": "scaled_linear"}
 
 
 def load_published(files: ModelFiles, lines: Lines, on_progress: Progress) -> LoadedModel:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
 
+FIRST_BETA, LAST_BETA = 0.00085, 0.012
+"""Stable Diffusion's, of the ``scaled_linear`` schedule."""
 LAST_TIMESTEP = 999
 """Where SDXS starts: T - 1 of 1000 training timesteps."""
 
@@ -24,7 +26,7 @@ def make_alphas_cumprod(timesteps: int = 1000) -> Tensor:
     Returns:
         (timesteps,) float64; alphas_cumprod[999] is 0.004660.
     """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, timesteps, dtype=torch.float64) ** 2
+    betas = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, timesteps, dtype=torch.float64) ** 2
     return torch.cumprod(1.0 - betas, dim=0)
 
 
