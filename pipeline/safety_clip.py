@@ -6,7 +6,6 @@ runs it. Here it sees the whole picture, whatever its aspect, and nothing is bla
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pipeline.config import Source
 from pipeline.errors import CheckpointError
 from pipeline.hub import download
 from pipeline.pickles import read_pickle
+from pipeline.sources import read_json
 from pipeline.tensors import fill, read_tensors
 
 logger = logging.getLogger(__name__)
@@ -146,12 +146,10 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, or is not that of a CLIP.
     """
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-        assert isinstance(config["vision_config"], dict)
-        assert isinstance(config["projection_dim"], int)
-    except (OSError, ValueError, LookupError, TypeError, AssertionError) as error:
-        raise CheckpointError(f"{path} is missing or not a safety checker's: {error!r}") from error
+    config = read_json(path)
+    for name, kind in (("vision_config", dict), ("projection_dim", int)):
+        if not isinstance(config.get(name), kind):
+            raise CheckpointError(f"{path} is missing or not a safety checker's: no {name}")
     return config
 
 
