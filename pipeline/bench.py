@@ -14,7 +14,14 @@ import numpy as np
 from pipeline.compared import make_compared
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import EngineConfig, build_engine
-from pipeline.engines.engine import Engine, Job, Settings, Size, TemporalState
+from pipeline.engines.engine import (
+    Engine,
+    Job,
+    Settings,
+    Size,
+    TemporalState,
+    image_shape,
+)
 from pipeline.engines.precision import Precision, choose_precision
 from pipeline.errors import ConfigError
 
@@ -114,16 +121,11 @@ def measure_peak_rss_mb() -> float | None:
 
 def make_step(engine: Engine) -> Callable[[], object]:
     """One frame of one session, as the server runs it."""
-    image = np.random.default_rng(0).integers(0, 256, image_shape(engine), dtype=np.uint8)
+    shape = image_shape(engine.size, engine.pixel_format)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     style = engine.styles[0].name if engine.styles else "an oil painting"
     job = Job(image, engine.encode_prompt(style), Settings(), TemporalState())
     return lambda: engine.translate([job])
-
-
-def image_shape(engine: Engine) -> tuple[int, ...]:
-    """The shape of an image of the engine's size and pixel format."""
-    width, height = engine.size.width, engine.size.height
-    return (height, width, 3) if engine.pixel_format == "rgb24" else (height * 3 // 2, width)
 
 
 class Turn(NamedTuple):

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.engines import Engine, Job, TemporalState
+from pipeline.engines import Engine, Job, TemporalState, image_shape
 from stream.scheduler import EngineThread
 from stream.status import EngineInfo
 
@@ -45,8 +45,7 @@ async def measure_rate_hz(engine: EngineThread) -> float:
 
 def _time_frame(engine: Engine, state: TemporalState) -> float:
     """Translate noise; return the seconds it took. In the engine's thread."""
-    height, width = engine.size.height, engine.size.width
-    shape = (height, width, 3) if engine.pixel_format == "rgb24" else (height * 3 // 2, width)
+    shape = image_shape(engine.size, engine.pixel_format)
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     conditioning = engine.encode_prompt(EngineInfo.of(engine).default_prompt)
     started_s = time.perf_counter()

@@ -10,6 +10,7 @@ from pipeline.engines.engine import (
     Size,
     Style,
     TemporalState,
+    image_shape,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Size",
     "Style",
     "TemporalState",
+    "image_shape",
 ]

@@ -47,6 +47,13 @@ class Size:
         return cls(int(parts[0]), int(parts[-1]))
 
 
+def image_shape(size: Size, pixel_format: PixelFormat) -> tuple[int, ...]:
+    """Return the shape of an :data:`Image`."""
+    if pixel_format == "rgb24":
+        return size.height, size.width, 3
+    return size.height * 3 // 2, size.width
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """A look that the model knows by name."""
