@@ -39,7 +39,12 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TINY_PROMPT = "ink-wash"
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
-COMMANDS = ("serve", "translate", "bench", "train")
+COMMANDS = {
+    "serve": "the page and its server",
+    "translate": "a picture or a video file",
+    "bench": "measure this machine",
+    "train": "train the model, stage by stage",
+}
 STEP, COMPARE, CARD, GLASS, SOAK, FLICKER = (
     "the step alone", "--compare", "--device cuda", "--glass", "--soak", "--flicker",
 )  # fmt: skip
@@ -102,14 +107,9 @@ def make_parser() -> argparse.ArgumentParser:
         "Without a command: serve on http://127.0.0.1:8080.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_serve(commands.add_parser("serve", help="the page and its server", formatter_class=Help))
-    add_translate(
-        commands.add_parser("translate", help="a picture or a video file", formatter_class=Help)
-    )
-    add_bench(commands.add_parser("bench", help="measure this machine", formatter_class=Help))
-    add_train(
-        commands.add_parser("train", help="train the model, stage by stage", formatter_class=Help)
-    )
+    adders = (add_serve, add_translate, add_bench, add_train)
+    for (name, text), add_flags in zip(COMMANDS.items(), adders, strict=True):
+        add_flags(commands.add_parser(name, help=text, formatter_class=Help))
     return parser
 
 
