@@ -19,3 +19,8 @@ def to_images(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) float in about [-1, 1] → (B, H, W, 3) uint8; what lies outside is clipped."""
     levels = (pixels.permute(0, 2, 3, 1).float() * 127.5 + 127.5).clamp(0.0, 255.0)
     return levels.round().to(torch.uint8)
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """[-1, 1] → [0, 1], clipped: the range in which pictures are compared."""
+    return (pixels * 0.5 + 0.5).clamp(0.0, 1.0)

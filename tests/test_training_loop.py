@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.training.draws import Draw, Place
 from pipeline.training.logbook import Logbook
-from pipeline.training.loop import Loop, Losses, Turn, rate_at
+from pipeline.training.loop import Loop, Losses, Turn
 from pipeline.training.methods import METHODS, StageConfig
 from pipeline.training.processes import Processes
 from pipeline.training.recipes import Recipe, Training
+from pipeline.training.warm_stable_decay import share_at
 
 
 def read(path: Path) -> dict[str, object]:
@@ -203,8 +204,7 @@ def test_pictures_are_drawn_with_every_checkpoint(tmp_path: Path):
 
 def test_learning_rate_warms_up_holds_and_falls():
     """The schedule is a share of the full rate: up, flat, down to nothing."""
-    training = Training(steps=100, batch=1, warm_up_steps=10, decay_share=0.5)
-    found = [rate_at(step, training) for step in (0, 9, 49, 75, 100)]
+    found = [share_at(step, 100, 10, 0.5) for step in (0, 9, 49, 75, 100)]
     assert found == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0], abs=0.01)
 
 

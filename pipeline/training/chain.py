@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.tensors import fill
+from pipeline.training import checkpoints
 
 STUDENT_STAGES = ("unet", "warm-up", "one-step", "finish")
 """Those that change the student, each beginning with the one before."""
@@ -43,7 +43,7 @@ class Chain:
 
     def has(self, stage: str) -> bool:
         """Whether a stage has been trained, wholly or in part."""
-        return (self.run_folder(stage) / "checkpoint.pt").exists()
+        return (self.run_folder(stage) / checkpoints.FILE_NAME).exists()
 
     def before(self, stage: str) -> str | None:
         """The stage whose student a stage begins with; None for the teacher's remains."""
@@ -67,15 +67,10 @@ class Chain:
             fill(network, results[name], f"{self.run_folder(stage)} ({name})")
 
     def _read(self, stage: str) -> dict[str, dict[str, Tensor]]:
-        path = self.run_folder(stage) / "checkpoint.pt"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f'the stage "{stage}" comes first: there is no {path} (run.py train {stage})'
-            ) from None
-        except Exception as error:
-            raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+        path = self.run_folder(stage) / checkpoints.FILE_NAME
+        state = checkpoints.read(
+            path, f'the stage "{stage}" comes first: there is no {path} (run.py train {stage})'
+        )
         steps = json.loads(state["config"])["recipe"]["training"]["steps"]
         if state["step"] < steps:
             raise CheckpointError(

@@ -12,6 +12,9 @@ import torch
 
 from pipeline.errors import CheckpointError, ConfigError
 
+FILE_NAME = "checkpoint.pt"
+"""Of a run, in its folder."""
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` to ``path`` by way of a file beside it.
@@ -32,18 +35,33 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise CheckpointError(f"the checkpoint {path} could not be written: {error}") from error
 
 
-def load(path: Path, config: object) -> dict[str, Any]:
-    """Read what :func:`save` wrote.
+def read(path: Path, missing: str) -> dict[str, Any]:
+    """Read what :func:`save` wrote, whatever config it was made with.
+
+    Args:
+        path: the checkpoint.
+        missing: the sentence for a checkpoint that is not there.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it was made with another ``config``.
+        CheckpointError: there is none, or it is damaged.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path} to resume from") from None
+        raise CheckpointError(missing) from None
     except Exception as error:
+        # A damaged file fails wherever zip or pickle first stumbles over it.
         raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+    return state
+
+
+def load(path: Path, config: object) -> dict[str, Any]:
+    """Read what :func:`save` wrote, to go on with it.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it was made with another ``config``.
+    """
+    state = read(path, f"there is no checkpoint {path} to resume from")
     if state["config"] != describe(config):
         found, wanted = (flatten(json.loads(text)) for text in (state["config"], describe(config)))
         name = next(k for k in [*wanted, *found] if found.get(k) != wanted.get(k))

@@ -22,7 +22,7 @@ from pipeline.training.loop import Losses, Turn
 from pipeline.training.recipes import UNetRecipe
 from pipeline.training.sampler import TIMESTEPS, Sampler
 from pipeline.training.student import load_student
-from pipeline.training.unet import shared_stage_ends
+from pipeline.training.unet import find_clean, shared_stage_ends
 
 PREVIEW_STEPS = 16
 
@@ -54,7 +54,7 @@ class ControlSizeStage:
         """One batch at uniformly drawn timesteps."""
         # 1. Pictures with their lines, noised.
         example = self._family.draw(draw, self._recipe.training.batch).blind
-        x_0 = self._find_clean(example, draw)
+        x_0 = find_clean(example, draw, self._recipe.sampler, self._few_step_teacher)
         told = example.told.with_control(self._draw_lines(x_0, example))
         timesteps = draw.integers(0, TIMESTEPS, len(x_0))
         x_t = add_noise(x_0, draw.normal(example.shape), timesteps)
@@ -69,12 +69,6 @@ class ControlSizeStage:
         maps = feature_distillation(features, wanted_features)
         loss = outputs + self._recipe.feature_weight * maps
         return {"loss": loss, "output": outputs, "features": maps}
-
-    def _find_clean(self, example: Example, draw: Draw) -> Tensor:
-        if example.clean is not None:
-            return example.clean
-        noise = draw.normal(example.shape)
-        return self._recipe.sampler.draw(self._few_step_teacher, noise, example.guided)
 
     @torch.no_grad()
     def _draw_lines(self, latents: Tensor, example: Example) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from pipeline import schedule
 from pipeline.schedule import Prediction, make_alphas_cumprod, to_x0
 
 LATENT_PX = 8
@@ -64,8 +65,7 @@ def noise_level(timesteps: Tensor) -> tuple[Tensor, Tensor]:
 
 def add_noise(x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """x_t at each row's own timestep (DDPM, eq. 4)."""
-    alpha, sigma = noise_level(timesteps)
-    return alpha * x_0 + sigma * noise
+    return schedule.add_noise(x_0, noise, *noise_level(timesteps))
 
 
 class Denoiser(nn.Module):

@@ -24,7 +24,7 @@ from pipeline.training.features import EncoderFeatures
 from pipeline.training.loop import Losses, Turn
 from pipeline.training.low_rank import add_low_rank
 from pipeline.training.recipes import FinishRecipe
-from pipeline.training.student import draw_in_one_step, load_student
+from pipeline.training.student import draw_below, draw_in_one_step, load_student
 
 
 class FinishStage:
@@ -86,13 +86,8 @@ class FinishStage:
             return example.clean
         return self._recipe.sampler.draw(self._teacher, noise, example.guided)
 
-    @torch.no_grad()
     def draw_pictures(self) -> list[Tensor]:
         """The few-step teacher above the student."""
-        example = self._family.preview()
-        noise = self._family.noise(example)
-        drawn = (
-            self._recipe.sampler.draw(self._teacher, noise, example.guided),
-            draw_in_one_step(self._student, noise, example.told),
+        return draw_below(
+            self._student, self._teacher, self._recipe.sampler, self._family, self._decoder
         )
-        return [self._family.decode(self._decoder, latents, example) for latents in drawn]

@@ -12,7 +12,7 @@ from pipeline.training.prompted import PromptedFamily
 from pipeline.training.recipes import LoraRecipe
 from pipeline.training.student import load_student
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONTROL_STAGES = ("control-size", "control")
 
@@ -40,5 +40,5 @@ def hand_over(family: PromptedFamily, stage: str) -> Path | None:
         write_low_rank(updates, unet, path)
     else:
         return None
-    log.info("written: %s", path)
+    logger.info("written: %s", path)
     return path

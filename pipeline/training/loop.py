@@ -25,6 +25,7 @@ from pipeline.training.logbook import Logbook, write_picture
 from pipeline.training.methods import StageConfig
 from pipeline.training.processes import Processes
 from pipeline.training.recipes import Training
+from pipeline.training.warm_stable_decay import share_at
 
 LOG_EVERY = 10
 """Steps."""
@@ -124,7 +125,7 @@ class Loop:
     @property
     def checkpoint(self) -> Path:
         """The file that :meth:`resume` and later stages read."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / checkpoints.FILE_NAME
 
     def start(self) -> None:
         """Begin anew.
@@ -210,8 +211,9 @@ class Loop:
         norm = nn.utils.clip_grad_norm_(turn.parameters, training.clip_norm)
         self._check(turn.name, {"norm of the gradient": float(norm)})
         # 3. The step.
+        share = share_at(self.step, training.steps, training.warm_up_steps, training.decay_share)
         for group in turn.optimizer.param_groups:
-            group["lr"] = group["full_lr"] * rate_at(self.step, training)
+            group["lr"] = group["full_lr"] * share
         turn.optimizer.step()
         return total
 
@@ -254,10 +256,3 @@ class Loop:
             if rows := self.stage.draw_pictures():
                 write_picture(self.folder / f"step-{self.step:06}.jpg", rows)
         self._processes.wait()
-
-
-def rate_at(step: int, training: Training) -> float:
-    """The warm-up–stable–decay schedule (arXiv 2404.06395, section 4), as a share of 1."""
-    warm_up = min(1.0, (step + 1) / training.warm_up_steps)
-    left = (training.steps - step) / max(1.0, training.steps * training.decay_share)
-    return warm_up * (1.0 - math.cos(math.pi * min(1.0, left))) / 2.0

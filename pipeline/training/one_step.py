@@ -30,7 +30,7 @@ from pipeline.training.loop import Losses, Turn
 from pipeline.training.recipes import OneStepRecipe
 from pipeline.training.sampler import TIMESTEPS
 from pipeline.training.score_distillation import score_distillation
-from pipeline.training.student import draw_in_one_step, load_student
+from pipeline.training.student import draw_below, draw_in_one_step, load_student
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,9 @@ class OneStepStage:
             models.online.predict_x_0(x_t, timesteps, pair.guided[0]),
         )
 
-    @torch.no_grad()
     def draw_pictures(self) -> list[Tensor]:
         """The few-step teacher above the student."""
-        example = self._family.preview()
-        noise = self._family.noise(example)
-        drawn = (
-            self._recipe.sampler.draw(self._models.few_step_teacher, noise, example.guided),
-            draw_in_one_step(self._models.student, noise, example.told),
+        models, sampler = self._models, self._recipe.sampler
+        return draw_below(
+            models.student, models.few_step_teacher, sampler, self._family, self._decoder
         )
-        return [self._family.decode(self._decoder, latents, example) for latents in drawn]

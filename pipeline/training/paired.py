@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +17,15 @@ from pipeline.autoencoder import PATCH_PX
 from pipeline.checkpoint import load_tiny, to_channels_last
 from pipeline.config import TINY, TinyConfig
 from pipeline.errors import ConfigError
-from pipeline.pixels import to_pixels
+from pipeline.pixels import to_pixels, to_unit
 from pipeline.tiny import TinyModel
 from pipeline.training import checkpoints
 from pipeline.training.export import export
+from pipeline.training.logbook import Logbook
 from pipeline.training.losses import patch_distance, patch_grid, psnr, ssim, unit_moments
 from pipeline.training.pairs import Shard, draw_batches
 from pipeline.training.stages import StageOptions
+from pipeline.training.warm_stable_decay import share_at
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,9 @@ class Horizon:
     """The learning rate holds, then falls to nothing over this last share of the steps."""
 
     def learning_rate(self, step: int, config: PairedConfig) -> float:
-        """The warm-up–stable–decay schedule (arXiv 2404.06395, section 4)."""
-        warm_up = min(1.0, (step + 1) / config.warm_up_steps)
-        left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
-        return config.learning_rate * warm_up * (1.0 - math.cos(math.pi * min(1.0, left))) / 2.0
+        """That of one step; see :func:`pipeline.training.warm_stable_decay.share_at`."""
+        share = share_at(step, self.steps, config.warm_up_steps, self.decay_share)
+        return config.learning_rate * share
 
 
 class Trainer:
@@ -90,11 +88,12 @@ class Trainer:
         names = [style.name for style in config.model.styles]
         self._patterned = [names.index(name) for name in config.pattern_styles if name in names]
         self.step = 0
+        self._log = Logbook(folder / "log.csv")
 
     @property
     def checkpoint(self) -> Path:
         """The file that :meth:`resume` reads."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / checkpoints.FILE_NAME
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint.
@@ -107,6 +106,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.averaged = state["averaged"]
         self.step = state["step"]
+        self._log.forget_after(self.step)
 
     def begin_from(self, weights: Path) -> None:
         """Begin with trained weights instead of random ones.
@@ -146,7 +146,7 @@ class Trainer:
                 self.save()
             if self.step % 25 == 0:
                 progress.set_postfix(losses)
-                self._log(losses)
+                self._log.write(self.step, losses)
         progress.close()
 
     def take_step(self, batch: Shard) -> dict[str, float]:
@@ -221,16 +221,6 @@ class Trainer:
         for name, value in self.model.state_dict().items():
             self.averaged[name].lerp_(value, 1.0 - decay)
 
-    def _log(self, losses: dict[str, float]) -> None:
-        row = {"step": self.step, "time": round(time.time()), **losses}
-        path = self.folder / "log.csv"
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
-
 
 def draw_strengths(rows: int, config: PairedConfig, random: torch.Generator) -> Tensor:
     """(rows, 1, 1, 1): mostly 1, some 0, some between."""
@@ -262,11 +252,6 @@ def measure(model: TinyModel, held_out: Shard, batch: int = 24) -> dict[str, lis
             to_unit(model.decoder(latents, skip)), to_unit(photos)
         ).tolist()
     return result
-
-
-def to_unit(pixels: Tensor) -> Tensor:
-    """[-1, 1] → [0, 1], clipped: the range in which pictures are compared."""
-    return (pixels * 0.5 + 0.5).clamp(0.0, 1.0)
 
 
 def train_paired(options: StageOptions) -> None:

@@ -31,7 +31,7 @@ from pipeline.training.text import DRY_PROMPTS, FolderText, RandomText, read_pro
 from pipeline.training.unet import UNetStage
 from pipeline.training.warm_up import WarmUpStage
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STYLED_STAGES: dict[str, Callable[[StyledFamily], Stage]] = {
     "autoencoder": AutoencoderStage,
@@ -71,7 +71,7 @@ def run_method(stage: str, options: StageOptions) -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = prepare(make_dry(method), stage, replace(options, folder=Path(folder)))
             run.loop.run()
-        log.info("a dry run of %s with %s: two steps taken", stage, method.name)
+        logger.info("a dry run of %s with %s: two steps taken", stage, method.name)
         return
     run = prepare(method, stage, options)
     if options.resume:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.lines import draw_lines
+from pipeline.pixels import to_unit
 from pipeline.training.chain import STUDENT_STAGES, Chain
 from pipeline.training.denoiser import Denoiser
 from pipeline.training.family import Example
@@ -30,7 +31,7 @@ from pipeline.training.start import open_styled, prepare
 from pipeline.training.student import draw_in_one_step, load_student
 from pipeline.training.styled import StyledFamily
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DOCUMENT = Path("docs/method.md")
 SHEET = Path("docs/method.jpg")
@@ -102,7 +103,7 @@ def train_missing(method: Method, options: StageOptions) -> None:
         plan += [(left_out, stage) for stage in STUDENT_STAGES[index + 1 :]]
     for left_out, stage in plan:
         chain = Chain(options.folder / method.name, left_out or None)
-        log.info("stage %s%s", stage, f" without {left_out}" if left_out else "")
+        logger.info("stage %s%s", stage, f" without {left_out}" if left_out else "")
         run = prepare(method, stage, replace(options, without=left_out))
         if chain.has(stage):
             run.loop.resume()
@@ -203,7 +204,7 @@ def measure(row: Row, family: StyledFamily, held_out: Example, judge: Judge) -> 
     pictures = torch.cat(parts)
     one = take_rows(held_out, slice(0, 1))
     took = time_ms(lambda: family.decode(row.decoder, row.draw(one, noise[:1]), one))
-    log.info("measured: %s", row.name)
+    logger.info("measured: %s", row.name)
     return Measured(row, judge.measure(to_unit(pictures)), took, pictures)
 
 
@@ -223,11 +224,6 @@ def take_rows(example: Example, rows: slice) -> Example:
         take(example.targets),
         take(example.skip),
     )
-
-
-def to_unit(pixels: Tensor) -> Tensor:
-    """[-1, 1] → [0, 1], clipped: the range in which pictures are compared."""
-    return (pixels * 0.5 + 0.5).clamp(0.0, 1.0)
 
 
 def format_rows(measured: Sequence[Measured]) -> Iterator[str]:

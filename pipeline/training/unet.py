@@ -44,7 +44,7 @@ class UNetStage:
         """One batch at uniformly drawn timesteps."""
         # 1. Noised pictures: of the data, or of the teacher where there is none.
         example = self._family.draw(draw, self._recipe.training.batch)
-        x_0 = self._find_clean(example, draw)
+        x_0 = find_clean(example, draw, self._recipe.sampler, self._few_step_teacher)
         timesteps = draw.integers(0, TIMESTEPS, len(x_0))
         x_t = add_noise(x_0, draw.normal(example.shape), timesteps)
         # 2. Both networks, with their features.
@@ -59,12 +59,6 @@ class UNetStage:
         loss = outputs + self._recipe.feature_weight * maps
         return {"loss": loss, "output": outputs, "features": maps}
 
-    def _find_clean(self, example: Example, draw: Draw) -> Tensor:
-        if example.clean is not None:
-            return example.clean
-        noise = draw.normal(example.shape)
-        return self._recipe.sampler.draw(self._few_step_teacher, noise, example.guided)
-
     @torch.no_grad()
     def draw_pictures(self) -> list[Tensor]:
         """The teacher above the student, both in sixteen steps."""
@@ -75,6 +69,13 @@ class UNetStage:
             sampler.draw(model, noise, example.guided) for model in (self._teacher, self._student)
         ]
         return [self._family.decode(self._decoder, latents, example) for latents in drawn]
+
+
+def find_clean(example: Example, draw: Draw, sampler: Sampler, teacher: Denoiser) -> Tensor:
+    """The latents (B, C, h, w) of the data's pictures, or of the teacher's where it has none."""
+    if example.clean is not None:
+        return example.clean
+    return sampler.draw(teacher, draw.normal(example.shape), example.guided)
 
 
 def shared_stage_ends(

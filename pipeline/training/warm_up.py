@@ -16,7 +16,7 @@ from pipeline.training.feature_matching import feature_matching
 from pipeline.training.features import EncoderFeatures
 from pipeline.training.loop import Losses, Turn
 from pipeline.training.recipes import WarmUpRecipe
-from pipeline.training.student import draw_in_one_step, load_student
+from pipeline.training.student import draw_below, draw_in_one_step, load_student
 
 
 class WarmUpStage:
@@ -49,13 +49,8 @@ class WarmUpStage:
         loss = feature_matching([x_0, *features], [wanted, *targets], form=self._recipe.form)
         return {"loss": loss, "l2": (x_0 - wanted).detach().square().mean()}
 
-    @torch.no_grad()
     def draw_pictures(self) -> list[Tensor]:
         """The few-step teacher above the student."""
-        example = self._family.preview()
-        noise = self._family.noise(example)
-        drawn = (
-            self._recipe.sampler.draw(self._teacher, noise, example.guided),
-            draw_in_one_step(self._student, noise, example.told),
+        return draw_below(
+            self._student, self._teacher, self._recipe.sampler, self._family, self._decoder
         )
-        return [self._family.decode(self._decoder, latents, example) for latents in drawn]
