@@ -4,6 +4,7 @@
 import { access } from './access.js';
 import { Air } from './air.js';
 import { SourceError, drawTestPicture, listSources } from './camera.js';
+import { ControlForm } from './control-form.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud } from './hud.js';
 import { toError } from './live-error.js';
@@ -15,7 +16,7 @@ import { ModelList } from './models.js';
 import { Presets } from './presets.js';
 import { RegionChoice } from './region.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
-import { ControlForm, Settings } from './settings.js';
+import { Settings } from './settings.js';
 import { Shelf, drawCover, showPreview } from './shelf.js';
 import { Stage } from './stage.js';
 

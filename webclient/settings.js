@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a person has set: kept in the browser, carried by the address, which wins; and the form.
+ * What a person has set: kept in the browser, carried by the address, which wins.
  *
  * @typedef {import('./sdxs-live.js').Controls} Controls
  * @typedef {{prompt: string, strength?: number, stability?: number, transition_s?: number,
@@ -14,7 +14,7 @@ const ADDRESS_PAUSE_MS = 400; // Safari allows 100 changes of the address in 30 
 const VISIT = { source: 'camera', autostart: false, seen: false };
 const DEFAULTS = { ...VISIT, prompt: '', view: 'wipe', wipe: 30 };
 /** @type {Record<Name, (text: string) => unknown>} each reads a value or throws a sentence */
-const READERS = {
+export const READERS = {
   prompt: (text) => text,
   strength: toNumber(0, 1),
   stability: toNumber(0, 1),
@@ -30,7 +30,7 @@ const READERS = {
   name: (text) => text, // the server says what is wrong with it
 };
 const NAMES = /** @type {Name[]} */ (Object.keys(READERS));
-const NUMBERS = /** @type {const} */ (['strength', 'stability', 'transition_s', 'seed']);
+export const NUMBERS = /** @type {const} */ (['strength', 'stability', 'transition_s', 'seed']);
 
 /** Only what was set is kept; the rest is the server's choice. Event: `change`. */
 export class Settings extends EventTarget {
@@ -107,126 +107,6 @@ export class Settings extends EventTarget {
         complain?.(name, `The address is wrong: ${name} ${/** @type {Error} */ (error).message}.`);
       }
     }
-  }
-}
-
-/** The prompt and the sliders. They show what the server applies, and why it refused. */
-export class ControlForm {
-  #root;
-  #send;
-  #shown = /** @type {Partial<Controls>} */ ({});
-  #waiting = /** @type {Partial<Controls>} */ ({}); // changed while others were under way
-  #isSending = false;
-
-  /**
-   * @param {Document} root holds the ids of index.html
-   * @param {(set: Partial<Controls>) => Promise<void>} send rejected with the server's sentence
-   */
-  constructor(root, send) {
-    this.#root = root;
-    this.#send = send;
-    for (const name of NUMBERS) {
-      const input = this.#input(name);
-      input.addEventListener('input', () => {
-        this.#label(input);
-        this.#read(name, input);
-      });
-    }
-    const prompt = this.#input('prompt');
-    prompt.form?.addEventListener('submit', (event) => {
-      event.preventDefault();
-      this.change({ prompt: prompt.value.trim() });
-    });
-    prompt.addEventListener('keydown', ({ key }) => key === 'Escape' && this.refuse(''));
-  }
-
-  /** All that makes the look, set here or chosen by the server. @returns {Partial<Controls>} */
-  get look() {
-    const { prompt } = this.#shown;
-    const numbers = NUMBERS.map((name) => [name, this.#input(name).valueAsNumber]);
-    const known = numbers.filter(([, value]) => Number.isFinite(value)); // one may be being typed
-    return { ...(prompt ? { prompt } : {}), ...Object.fromEntries(known) };
-  }
-
-  /** Show what is in force, except what is being changed. @param {Partial<Controls>} controls */
-  update(controls) {
-    Object.assign(this.#shown, controls);
-    if (!this.#isSending) this.#show();
-  }
-
-  /** Ask for a change; one request at a time, and what comes meanwhile goes together. */
-  async change(/** @type {Partial<Controls>} */ set) {
-    Object.assign(this.#waiting, set);
-    if (this.#isSending) return;
-    this.#isSending = true;
-    while (Object.keys(this.#waiting).length > 0) {
-      const next = this.#waiting;
-      this.#waiting = {};
-      try {
-        await this.#send(next);
-        Object.assign(this.#shown, next);
-        if ('prompt' in next) this.warn('prompt', '');
-      } catch (error) {
-        this.warn('prompt', /** @type {Error} */ (error).message);
-      }
-    }
-    this.#isSending = false;
-    this.#show();
-  }
-
-  /** Put a refusal beside the prompt, which stays to be mended; '' takes both back. */
-  refuse(sentence = '') {
-    this.warn('prompt', sentence);
-    this.#show();
-  }
-
-  /**
-   * Put a sentence beside a control; '' takes it back.
-   *
-   * @param {string} name @param {string} sentence
-   * @returns {boolean} false: there is no control of this name
-   */
-  warn(name, sentence) {
-    const error = this.#root.getElementById(`${name}-error`);
-    if (!error) return false;
-    error.textContent = sentence;
-    error.hidden = !sentence;
-    this.#input(name).ariaInvalid = String(Boolean(sentence));
-    return true;
-  }
-
-  /** @param {typeof NUMBERS[number]} name @param {HTMLInputElement} input */
-  #read(name, input) {
-    try {
-      this.change({ [name]: READERS[name](input.value) });
-      this.warn(name, '');
-    } catch (error) {
-      const isEmpty = !input.value && !input.validity.badInput; // about to be filled
-      this.warn(name, isEmpty ? '' : `${name} ${/** @type {Error} */ (error).message}`);
-    }
-  }
-
-  #show() {
-    for (const name of NUMBERS) {
-      const input = this.#input(name);
-      if (input.ariaInvalid === 'true') continue; // stays to be mended
-      input.valueAsNumber = this.#shown[name] ?? input.valueAsNumber;
-      this.#label(input);
-    }
-    const prompt = this.#input('prompt');
-    if (prompt.ariaInvalid !== 'true') prompt.value = this.#shown.prompt ?? '';
-  }
-
-  /** Write a slider's value beside it, and fill its track so far. */
-  #label(/** @type {HTMLInputElement} */ input) {
-    const { id, max, valueAsNumber: value, nextElementSibling: output } = input;
-    if (!(output instanceof HTMLOutputElement)) return;
-    output.value = id.endsWith('_s') ? `${value.toFixed(1)} s` : `${(value * 100).toFixed()} %`;
-    input.style.setProperty('--at', `${(100 * value) / Number(max)}%`);
-  }
-
-  #input(/** @type {string} */ id) {
-    return /** @type {HTMLInputElement} */ (this.#root.getElementById(id));
   }
 }
 
