@@ -3,7 +3,7 @@
 
 import { access } from './access.js';
 import { Air } from './air.js';
-import { SourceError, drawTestPicture, listSources } from './camera.js';
+import { SourceError, listSources } from './camera.js';
 import { ControlForm } from './control-form.js';
 import { DelayMeter } from './delay-meter.js';
 import { Hud } from './hud.js';
@@ -19,6 +19,7 @@ import { SdxsLiveElement } from './sdxs-live-element.js';
 import { Settings } from './settings.js';
 import { Shelf, drawCover, showPreview } from './shelf.js';
 import { Stage } from './stage.js';
+import { drawTestPicture } from './test-picture.js';
 
 const STALL_MS = 1500;
 const LOADING_PAUSE_MS = 1000;
