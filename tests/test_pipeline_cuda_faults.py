@@ -24,6 +24,7 @@ from cuda_sessions import (
 from pipeline.engines.cuda_batch import Slot, StaticBatch
 from pipeline.engines.cuda_graph import CAPTURING, CudaGraphEngine
 from pipeline.engines.engine import Job, Settings, TemporalState
+from pipeline.engines.trial import TRIAL_SETTINGS, make_trial
 from pipeline.errors import EngineError
 from simulated.tensors import RaceFound
 
@@ -196,6 +197,34 @@ def test_a_replay_that_differs_from_eager_turns_graphs_off(device, step, caplog)
     assert "going on with" in caplog.text
 
 
+class FreezesStrength(torch.nn.Module):
+    """A step whose graph knows one strength: that of the comparison's first setting."""
+
+    def __init__(self, step) -> None:
+        super().__init__()
+        self.step = step
+
+    def draw(self, pixels, noise, tokens, pooled, strength):
+        if torch.cuda.is_current_stream_capturing():
+            strength = torch.full_like(strength, TRIAL_SETTINGS[0][0])
+        return self.step.draw(pixels, noise, tokens, pooled, strength)
+
+
+def test_a_graph_that_knows_one_setting_is_found(device, step):
+    """The comparison asks for two settings, so that a frozen one shows."""
+    assert "differs from eager" in make_engine(device, FreezesStrength(step)).reason
+
+
+def test_the_comparison_varies_all_that_may_change(device, step):
+    """Two inputs at each of two settings, for sessions that keep their memory in between."""
+    batches = list(make_trial(make_engine(device, step).shape, 2))
+    jobs = [job for batch in batches for job in batch]
+    assert len({job.image.tobytes() for job in jobs}) == 8
+    assert len({job.conditioning.tokens.tobytes() for job in jobs}) == 8
+    assert len({(job.settings.strength, job.settings.stability) for job in jobs}) == 2
+    assert [len({id(batch[row].state) for batch in batches}) for row in (0, 1)] == [1, 1]
+
+
 def test_results_left_in_the_pool_turn_graphs_off(device, step, monkeypatch):
     """Results that are read where another graph may write are found at the start."""
 
@@ -320,3 +349,9 @@ def test_slots_are_pinned(device, step):
     assert len(tensors) == 6
     assert all(tensor.is_pinned() for tensor in tensors)
     assert isinstance(slot, Slot)
+
+
+def test_pictures_lie_channels_last(device, step):
+    """What the networks read and what the next frame remembers lie as convolutions want them."""
+    memory = make_engine(device, step).static_rows(2).memory
+    assert memory.is_contiguous(memory_format=torch.channels_last)

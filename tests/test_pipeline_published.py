@@ -57,6 +57,14 @@ def test_other_networks_have_the_published_number_of_parameters():
     assert count_parameters(AutoencoderTiny, TAESD) == 1_222_532 + 1_222_531
 
 
+def test_weights_lie_channels_last(cache: Path):
+    """Every convolution's weights lie as half-precision kernels want them, on any device."""
+    put(cache, "sd-turbo")
+    weights = [weight for weight in load("sd-turbo").step.parameters() if weight.dim() == 4]
+    assert len(weights) > 50
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
 @pytest.mark.parametrize("preset", PUBLISHED, ids=lambda preset: preset.name)
 def test_every_setting_and_the_picture_change_what_is_drawn(preset: Preset, cache: Path):
     """The frame, the prompt, the strength and the seed each show in the picture."""

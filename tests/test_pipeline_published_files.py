@@ -190,12 +190,13 @@ def test_heads_are_those_of_the_checkpoints_own_config(cache: Path):
     assert not torch.equal(*drawn)
 
 
-def test_v_prediction_is_read_from_the_scheduler(cache: Path):
+@pytest.mark.parametrize("name", ["sd-turbo", "sdxs-512"])
+def test_v_prediction_is_read_from_the_scheduler(name: str, cache: Path):
     """A checkpoint that predicts v is not read as one that predicts epsilon."""
-    folder = put(cache, "sd-turbo")
-    epsilon = draw(load("sd-turbo"), "a fox", 0.5, scene())
+    folder = put(cache, name)
+    epsilon = draw(load(name), "a fox", 0.5, scene())
     change(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
-    assert not torch.equal(epsilon, draw(load("sd-turbo"), "a fox", 0.5, scene()))
+    assert not torch.equal(epsilon, draw(load(name), "a fox", 0.5, scene()))
 
 
 def test_weights_in_pieces_are_read(cache: Path):
