@@ -34,8 +34,8 @@ MIN_FAR_CHANGE_INTERVAL_S = 1.0
 
 FIRST_PATIENCE_S = 3.0
 LONGEST_PATIENCE_S = 48.0
-"""How long an estimate has to allow a step up before it is taken; doubled each time it did not
-last, for each such try is a key frame and a moment's jam."""
+"""How long an estimate has to allow a step up before it is taken. Where one did not last the
+next try waits twice as long, for each is a key frame and a moment's jam."""
 LASTING_S = 12.0
 """A step up that is taken back sooner, or within twice the patience before it, has failed."""
 
@@ -104,6 +104,9 @@ class RateControl:
         self._changed_s = 0.0
         self._can_rise_since_s: float | None = None
         self._patience_s = FIRST_PATIENCE_S
+        # The step up that failed, and needs the patience; None: none has.
+        self._failed_step: int | None = None
+        # When a step up was taken after which none went down; None: it went down last.
         self._went_up_s: float | None = None
         self._frame_rate_hz = FIRST_FRAME_RATE_HZ
         self._interval_s = 1 / FIRST_FRAME_RATE_HZ
@@ -163,9 +166,9 @@ class RateControl:
             interval_s = MIN_FAR_CHANGE_INTERVAL_S if is_far else MIN_CHANGE_INTERVAL_S
             if bitrate_bps == MIN_BITRATE_BPS or now_s - self._changed_s < interval_s:
                 return False
+            self._note_down(now_s)
             while self._bitrate_at(self._step) > max(estimate_bps, MIN_BITRATE_BPS):
                 self._step += 1
-            self._note_down(now_s)
             return True
         risen_bps = min(bitrate_bps, output_bps) / STEP
         if self._step == 0 or estimate_bps < UP_MARGIN * risen_bps:
@@ -173,19 +176,31 @@ class RateControl:
             return False
         self._can_rise_since_s = self._can_rise_since_s or now_s
         since_s = max(self._can_rise_since_s, self._changed_s)
-        if now_s - since_s < self._patience_s:
+        has_failed = self._failed_step is not None and self._step - 1 <= self._failed_step
+        if now_s - since_s < (self._patience_s if has_failed else FIRST_PATIENCE_S):
             return False
+        if self._went_up_s is not None and self._step == self._failed_step:
+            self._forget_failure()
         self._can_rise_since_s = None
         self._went_up_s = now_s
         self._step -= 1
         return True
 
     def _note_down(self, now_s: float) -> None:
-        """Be the more patient for a step up that was too much."""
+        """Be the more patient with a step up that was too much."""
+        if self._went_up_s is None:
+            return
         lasting_s = max(LASTING_S, 2 * self._patience_s)
-        has_failed = self._went_up_s is not None and now_s - self._went_up_s < lasting_s
-        longer_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
-        self._patience_s = longer_s if has_failed else FIRST_PATIENCE_S
+        if now_s - self._went_up_s < lasting_s:
+            self._failed_step = self._step
+            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
+        else:
+            self._forget_failure()
+        self._went_up_s = None
+
+    def _forget_failure(self) -> None:
+        self._failed_step = None
+        self._patience_s = FIRST_PATIENCE_S
 
     def _move_frame_rate(self, now_s: float) -> bool:
         """Follow a lasting change of the frame rate, which sets the bits of each frame."""

@@ -5,6 +5,7 @@ import pytest
 
 from stream.bitrate import (
     DEFAULT_CAP_BPS,
+    FIRST_PATIENCE_S,
     LONGEST_PATIENCE_S,
     MIN_BITRATE_BPS,
     MIN_CHANGE_INTERVAL_S,
@@ -135,6 +136,24 @@ def test_the_picture_gets_smaller_before_it_breaks_up() -> None:
     assert poorest.bitrate_bps == MIN_BITRATE_BPS
     rich = drive.run(120, 9e6)
     assert rich == EncoderPlan(1280, 720, 2_500_000, 30)
+
+
+def test_one_failed_step_up_is_one_failure_however_far_down_it_led() -> None:
+    """What is free again is used again soon, up to the step that failed and past it."""
+    drive = Drive()
+    drive.run(3, 4e6)
+    drive.run(4, 5e5)
+    low_bps = drive.changes[-1][1].bitrate_bps
+    while drive.changes[-1][1].bitrate_bps <= low_bps:
+        drive.run(0.5, 1.45 * low_bps)
+    for estimate_bps in (4e5, 2.5e5, 1.5e5):
+        drive.run(4, estimate_bps)
+    lowest = len(drive.changes)
+    came_bps = 1e5
+    while drive.changes[-1][1].bitrate_bps < 2_500_000:
+        came_bps = drive.last_output_bps(came_bps)
+        drive.run(0.5, 1.45 * came_bps)
+    assert max(drive.intervals_s()[lowest:]) <= 2 * FIRST_PATIENCE_S + 2
 
 
 def test_it_rises_with_an_estimate_that_follows_what_is_sent() -> None:

@@ -19,8 +19,9 @@ OUTCOME = re.compile(
     r"measured: median (\d+) ms, p95 (\d+) ms \((\d+) frames\), estimated (\d+) ms"
 )
 MAX_DIFFERENCE_MS = 15
-# Between two measurements other work on the machine may end, and it weighs on both figures.
-MEASUREMENTS = 3
+# Other work on the machine moves a measurement and its estimate apart, and never all of them
+# together; an estimate that is wrong is so every time.
+MEASUREMENTS = 8
 STAGES = ["send", "network", "decode", "wait", "translate", "encode", "receive"]
 NUMBERS_OF_A_LINK = """async () => {
     const { LinkMeter, estimateStages } = await import('./measure.js');
@@ -54,7 +55,7 @@ async def until_measured(visit: Visit) -> re.Match[str]:
 
 
 async def test_measured_delay_is_near_the_estimate(browser: Browser) -> None:
-    """The delay of translated frames is measured; the stages shown add up to nearly that."""
+    """The stages shown add up to what is measured, give or take 15 ms on a quiet machine."""
     async with visited(browser) as visit:
         await visit.go_live("?prompt=invert&transition_s=0&measure=1")
         await visit.page.click("#details-open")
@@ -64,10 +65,8 @@ async def test_measured_delay_is_near_the_estimate(browser: Browser) -> None:
             median_ms, p95_ms, frames, estimate_ms = map(int, outcome.groups())
             assert frames >= 10
             assert 0 < median_ms <= p95_ms
-            # Where pictures differ by more than that among themselves, medians of two seconds do.
-            allowed_ms = max(MAX_DIFFERENCE_MS, p95_ms - median_ms)
-            differences_ms.append(abs(estimate_ms - median_ms))
-            if differences_ms[-1] <= allowed_ms:
+            differences_ms.append(estimate_ms - median_ms)
+            if abs(differences_ms[-1]) <= MAX_DIFFERENCE_MS:
                 break
             await visit.page.click("#measure-delay")
         else:
