@@ -14,8 +14,9 @@ MOST = 0.5
 """Of what was sent in the window, what may be sent again where the network has room."""
 LEAST = 0.1
 """The same where it has none: enough for the losses of a bad radio."""
-FREE_BYTES = 12_000
-"""Ten packets, which a quiet stream may always send again."""
+FREE_BYTES = 2_400
+"""Two packets, which a quiet stream may always send again; more would be a fifth of what a link of
+150 kb/s carries, and keep it jammed."""
 
 FIRST_ROUND_TRIP_S = 0.050
 MIN_ROUND_TRIP_S = 0.020

@@ -59,7 +59,7 @@ def test_a_narrow_network_is_not_filled_with_answers(
 
 
 def test_the_losses_of_a_quiet_stream_are_repaired() -> None:
-    """Ten packets come again however little was sent; more a second later."""
+    """Two packets come again however little was sent; more a second later."""
     asked = Retransmissions()
     assert answer(asked, 100, 100_000) == FREE_BYTES
     assert asked.take(200, PACKET_BYTES, 11.01, 100_000)
