@@ -18,7 +18,7 @@ _NAMES = {
         "_RTCRtpReceiver__jitter_buffer _RTCRtpReceiver__nack_generator "
         "_RTCRtpReceiver__decoder_queue _RTCRtpReceiver__decoder_error "
         "_RTCRtpReceiver__decoder_thread _RTCRtpReceiver__timestamp_mapper "
-        "_RTCRtpReceiver__codecs _track"
+        "_RTCRtpReceiver__codecs _RTCRtpReceiver__remote_streams _track"
     ),
     "aiortc.rtcrtpreceiver:RTCRtpReceiver._handle_rtp_packet": (
         "_RTCRtpReceiver__jitter_buffer add missing _data _send_rtcp_pli"

@@ -28,6 +28,8 @@ MAX_GAP_S = 0.150
 """The longest that a lost packet is waited for."""
 # Half a second at 30 frames a second: a decoder this far behind does not catch up.
 MAX_UNDECODED_FRAMES = 16
+# A report has five bits for their number (RFC 3550, section 6.4.2).
+MAX_STREAMS = 31
 # One second of 20 ms packets: an audio track that nobody reads may not grow either.
 MAX_AUDIO_FRAMES = 50
 
@@ -43,6 +45,19 @@ class ReceiveCounters:
     """Losses that were not repaired in time."""
     overflows: int = 0
     """How often the decoder was too slow."""
+
+
+class NewestStreams(dict[int, Any]):
+    """What aiortc knows of each stream by its SSRC; a new one replaces the oldest.
+
+    A peer may send under four billion. aiortc keeps all of them, and its task ends by an exception
+    when it reports of too many; then nobody could stop the receiver any more.
+    """
+
+    def __setitem__(self, ssrc: int, stream: Any) -> None:
+        if ssrc not in self and len(self) >= MAX_STREAMS:
+            del self[next(iter(self))]
+        super().__setitem__(ssrc, stream)
 
 
 class NewestQueue(asyncio.Queue[Any]):
@@ -166,6 +181,8 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
         self._feedback_task: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()
         self._armed_s: float | None = None
+        if corrections.bounded_queues:
+            self._RTCRtpReceiver__remote_streams: Any = NewestStreams()
         self._jitter_buffer: JitterBuffer | None = None
         self._nacks: NackRequests | None = None
         self._key_frames: KeyFrameRequests | None = None

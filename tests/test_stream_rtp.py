@@ -13,13 +13,14 @@ import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import aiortc.rtp
 import pytest
-from aiortc.rtp import RtpPacket
-from rtp_peers import Network, NumberedTrack, connect, lose_at_random
+from aiortc.rtp import RtcpRrPacket, RtpPacket
+from rtp_peers import DEADLINE_S, Network, NumberedTrack, connect, lose_at_random
 
 from stream import expectations, rtp
 from stream.corrections import Corrections
 from stream.receiver import (
     MAX_AUDIO_FRAMES,
+    MAX_STREAMS,
     MAX_UNDECODED_FRAMES,
     DecoderQueue,
     NewestQueue,
@@ -478,3 +479,30 @@ async def test_ours_are_used_where_aiortc_makes_its_own() -> None:
             assert isinstance(pair.receiver, Receiver)
             assert isinstance(pair.sender, Sender)
             assert isinstance(pair.track, RemoteTrack)
+
+
+async def test_a_peer_of_a_thousand_streams_can_be_stopped() -> None:
+    """Packets under ever other SSRCs are forgotten, and what is reported of them can be written."""
+    with rtp.installed():
+        async with connect() as pair:
+            await pair.receive(1)
+            receiver = pair.receiver
+            payload_type = next(iter(receiver._RTCRtpReceiver__codecs))
+            for ssrc in range(1, 1001):
+                packet = RtpPacket(payload_type=payload_type, sequence_number=1, ssrc=ssrc)
+                await receiver._handle_rtp_packet(packet, 0)
+            streams = receiver._RTCRtpReceiver__remote_streams
+            assert list(streams)[-1] == 1000
+            assert len(streams) == MAX_STREAMS
+            reports: asyncio.Queue[int] = asyncio.Queue()
+            send = receiver._send_rtcp
+
+            async def note(report: Any) -> None:
+                await send(report)
+                if isinstance(report, RtcpRrPacket):
+                    reports.put_nowait(len(report.reports))
+
+            receiver._send_rtcp = note
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reports.get() >= MAX_STREAMS - 1
+                await receiver.stop()
