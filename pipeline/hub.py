@@ -13,6 +13,10 @@ from pipeline.errors import CheckpointError
 SHORT_COMMIT = re.compile("[0-9a-f]{7,39}")
 """The beginning of a commit's name, as git shows it; the hub asks for all 40 characters."""
 
+LEAST_TOLD_BYTES = 10_000_000
+"""The total grows with every file that begins, and small ones are there first: all of those alone
+would be told as all of the model."""
+
 Progress = Callable[[str, float | None], None]
 """Told what is done to load a model, for a person, and the share of it in [0, 1], if known."""
 
@@ -98,7 +102,7 @@ def make_bar(report: Callable[[float], None]) -> Any:
         def update(self, n: float | None = 1) -> bool | None:
             """Count, and tell."""
             self._done += n or 0
-            if self._is_told and self.total:
+            if self._is_told and (self.total or 0) >= LEAST_TOLD_BYTES:
                 report(min(1.0, self._done / self.total))
             shown: bool | None = super().update(n)
             return shown
