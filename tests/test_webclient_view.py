@@ -100,9 +100,7 @@ async def test_transparent_until_live_and_again_after_it(browser: Browser) -> No
     """The page waits unseen for its session, plays it, and goes on with the next of its name."""
     async with serving(engine) as server:
         url = f"{server.base}/view/studio?prompt=invert&transition_s=0"
-        errors: list[str] = []
         async with viewing(browser, url) as page:
-            page.on("pageerror", lambda error: errors.append(str(error)))
             await until_state(page, "waiting")
             assert (await look(page))[..., 3].max() == 0
             first = await publish(server)
@@ -117,7 +115,6 @@ async def test_transparent_until_live_and_again_after_it(browser: Browser) -> No
             await publish(server)
             await until_state(page, "live")
             await until_shown(page, (160, 200), inverted(LEFT))
-        assert not errors
 
 
 async def test_settings_of_the_picture(browser: Browser) -> None:
