@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pipeline.bench_flags import CARD, FLICKER, GLASS, SOAK, add_measurements, find_measurement
 from pipeline.config import TINY_PRESET
 from pipeline.engines.build import (
     EngineConfig,
@@ -45,16 +46,6 @@ COMMANDS = {
     "bench": "measure this machine",
     "train": "train the model, stage by stage",
 }
-STEP, COMPARE, CARD, GLASS, SOAK, FLICKER = (
-    "the step alone", "--compare", "--device cuda", "--glass", "--soak", "--flicker",
-)  # fmt: skip
-BENCH_FLAGS = {
-    "runs": (STEP, COMPARE, CARD),
-    "seconds": (GLASS,),
-    "clip": (FLICKER,),
-    "json": (STEP, COMPARE, CARD, FLICKER),
-}
-"""What each measurement of ``bench`` heeds besides the flags of a model."""
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -217,38 +208,7 @@ def translate(options: argparse.Namespace) -> None:
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The flags of ``bench``."""
-    add_engine(parser, str(TINY_PRESET.default_size))
-    parser.add_argument("--runs", type=int, default=60, help="frames to time")
-    parser.add_argument(
-        "--compare",
-        action="store_true",
-        help="in turn with the 26-style network, which needs [train]; another --model in turn "
-        "with diffusers' own pipeline",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cuda"), default="auto", help="cuda: a card's whole row"
-    )
-    parser.add_argument(
-        "--glass",
-        choices=("bypass", "model"),
-        help="glass to glass in a real Chromium, beside stock aiortc: the transport alone, "
-        "or with the model",
-    )
-    parser.add_argument(
-        "--soak",
-        type=float,
-        nargs="?",
-        const=600.0,
-        metavar="SECONDS",
-        help="one long session with the model in a real Chromium, 600 s if no time is given: "
-        "delay and memory, the first minute beside the last",
-    )
-    parser.add_argument(
-        "--flicker", action="store_true", help="how alike consecutive pictures are; needs [train]"
-    )
-    parser.add_argument("--clip", type=Path, help="a video for --flicker to follow the motion of")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each --glass measurement")
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    add_measurements(parser)
     parser.set_defaults(run=bench)
 
 
@@ -278,32 +238,6 @@ def bench(options: argparse.Namespace) -> None:
         for name, value in result.items():
             print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
     print(json.dumps(result))
-
-
-def find_measurement(options: argparse.Namespace) -> str:
-    """Return which measurement is asked for, by its flag.
-
-    Raises:
-        ConfigError: there are two, or it would not heed a flag that was given.
-    """
-    asked = {
-        COMPARE: options.compare,
-        CARD: options.device == "cuda",
-        GLASS: options.glass is not None,
-        SOAK: options.soak is not None,
-        FLICKER: options.flicker,
-    }
-    got = [name for name, is_asked in asked.items() if is_asked]
-    if len(got) > 1:
-        raise ConfigError(
-            f"bench takes one of {', '.join(asked)} at a time (got {' and '.join(got)})"
-        )
-    measurement = got[0] if got else STEP
-    defaults = make_parser().parse_args(["bench"])
-    for flag, heeded_by in BENCH_FLAGS.items():
-        if measurement not in heeded_by and getattr(options, flag) != getattr(defaults, flag):
-            raise ConfigError(f"--{flag} belongs to {', '.join(heeded_by)} (got {measurement})")
-    return measurement
 
 
 def bench_glass(engine: EngineConfig | None, seconds: float) -> None:
