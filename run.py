@@ -88,6 +88,8 @@ def start_log(options: argparse.Namespace) -> None:
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
     level = logging.INFO if options.command in ("serve", "train") else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler])
+    # Every request of a download, one by one.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def make_parser() -> argparse.ArgumentParser:
