@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from stream.status import EngineStatus
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-TINY_PROMPT = "ink-wash"
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
 COMMANDS = {
@@ -173,7 +172,7 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt",
         default="",
-        help=f"a style, words or a blend; empty for the model's own ({TINY_PROMPT} for the first)",
+        help="a style, words or a blend; empty for the model's own",
     )
     parser.add_argument("--strength", type=float, help="0 to 1; what suits the model if left out")
     parser.add_argument("--stability", type=float, default=0.5, help="0 to 1, for a video")
@@ -191,7 +190,7 @@ def translate(options: argparse.Namespace) -> None:
     job = FileJob(
         src=options.src,
         dst=options.dst,
-        prompt=options.prompt or (TINY_PROMPT if engine.model == TINY_PRESET.name else ""),
+        prompt=options.prompt,
         strength=options.strength,
         stability=options.stability,
         seed=options.seed,

@@ -19,6 +19,7 @@ from stream import picture_file, video_file
 from stream.controls import MAX_SEED
 from stream.errors import ConfigRefused, FileRefused
 from stream.frames import Placement, to_content, to_frame, to_image
+from stream.status import EngineInfo
 from stream.video_writer import TARGETS
 
 LONGEST_SIDE_PX = 512
@@ -148,7 +149,8 @@ class Translator:
 
     def __init__(self, engine: Engine, job: FileJob) -> None:
         self._engine = engine
-        self._conditioning = engine.encode_prompt(job.prompt)
+        words = job.prompt or EngineInfo.of(engine).default_prompt
+        self._conditioning = engine.encode_prompt(words)
         strength = engine.default_strength if job.strength is None else job.strength
         self._settings = Settings(strength, job.seed, job.stability)
         self._state = TemporalState()

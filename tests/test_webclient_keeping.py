@@ -14,7 +14,6 @@ from peers import serving
 
 from stream.config import ServerConfig
 from stream.keeping import Keeping
-from stream.recorder import NO_FOLDER
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("corrected")]
 
@@ -134,7 +133,8 @@ async def test_a_person_records_and_saves_clips(tmp_path: Path) -> None:
         await visit.until_state("live")
         for button in ("#record", "#clip", "#record-camera-choice"):
             assert not await visit.page.is_visible(button)
-        await visit.page.keyboard.press("r")
-        await visit.until_text("#toast", NO_FOLDER)
+        for key, flag in (("r", "--record-dir"), ("c", "--clips")):
+            await visit.page.keyboard.press(key)
+            await visit.until_text("#toast", f"it was started without {flag}")
         await visit.page.click("#details-open")
         await visit.until_text("#facts", "Storednothing")

@@ -231,6 +231,30 @@ async def test_settings_survive_a_reload_and_travel(browser: Browser) -> None:
         visit.assert_clean()
 
 
+async def test_a_reload_goes_on_and_a_visit_waits(browser: Browser) -> None:
+    """What was live is live again, with its source; after Stop, or anew, nothing is opened."""
+    async with visited(browser) as visit:
+        page = visit.page
+        await visit.go_live("?prompt=invert&transition_s=0")
+        await page.reload()
+        await visit.until_state("live")
+        await visit.until_colour(ground("invert"))
+        await page.select_option("#source", "test")
+        await page.wait_for_url(lambda url: "source=test" in url)
+        await page.reload()
+        await visit.until_state("live")
+        assert await page.input_value("#source") == "test"
+        await page.click("#start")
+        assert len(visit.offers) == 3
+        await page.reload()
+        await page.wait_for_selector("label.style")
+        await page.goto(visit.base)
+        await page.wait_for_selector("label.style")
+        assert await page.get_attribute("body", "data-state") not in ("connecting", "live")
+        assert len(visit.offers) == 3
+        visit.assert_clean()
+
+
 async def test_thumbnails_show_the_own_camera(browser: Browser) -> None:
     """Each style's thumbnail is the person's own picture in that style."""
     async with visited(browser) as visit:

@@ -12,6 +12,8 @@ const NOT_LIVE = 'There is no session to record: press Start first.';
 const GOES_ON = 'The connection was lost for a while: recording goes on, into another file.';
 const STALE_MS = 1200; // for so long statistics may be of before the server's answer
 const NO_ANSWER = 'The server does not answer.';
+const NO_FOLDER = 'This server records nothing: it was started without --record-dir.';
+const NO_CLIPS = 'This server keeps no clips: it was started without --clips.';
 const NO_CLIP = 'There is no session to make a clip of: press Start first.';
 
 /** The button and the red sign of a recording, the button of a clip. */
@@ -37,6 +39,7 @@ export class Keeping {
 
   /** Record, or end the recording, and say what came of it. */
   async toggleRecording() {
+    if (this.#find('record').hidden) return this.#tell(NO_FOLDER);
     if (this.#live.state !== 'live') return this.#tell(NOT_LIVE);
     if (!this.#isRecording) return this.#start();
     this.#isWanted = false;
@@ -69,6 +72,7 @@ export class Keeping {
 
   /** Have the last half minute, as a download. */
   async saveClip() {
+    if (this.#find('clip').hidden) return this.#tell(NO_CLIPS);
     if (this.#live.state !== 'live') return this.#tell(NO_CLIP);
     const response = await this.#ask('actions/clip', { method: 'POST' });
     if (!response) return;

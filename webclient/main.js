@@ -15,6 +15,7 @@ import { bindMicrophone } from './microphone.js';
 import { ModelList } from './models.js';
 import { Presets } from './presets.js';
 import { RegionChoice } from './region.js';
+import { isResumed, keepSource } from './resume.js';
 import { SdxsLiveElement } from './sdxs-live-element.js';
 import { Settings } from './settings.js';
 import { Shelf, drawCover, showPreview } from './shelf.js';
@@ -89,10 +90,10 @@ const KEYS = [
   [['?'], 'These keys', () => help.showModal()],
 ];
 /** @type {import('./keys.js').Key[]} */
-const DIGITS = [...'123456789'].map((key) => [[key], '', () => presets.chooseNumber(Number(key))]);
+const DIGITS = [...'123456789'].map((key) => [[key], '', () => choosePreset(Number(key))]);
 
 const CLICKS = /** @type {Record<string, () => unknown>} */ ({
-  start: () => (isRunning() ? live.stop() : start()),
+  start: () => (isRunning() ? stop() : start()),
   'start-camera': () => start(settings.values.source === 'test' ? 'camera' : undefined),
   'start-test': () => start('test'),
   bypass: () => air.toggleBypass(),
@@ -115,6 +116,11 @@ function isRunning() {
   return ['connecting', 'waiting', 'live', 'reconnecting'].includes(live.state);
 }
 
+function stop() {
+  keepSource('');
+  live.stop();
+}
+
 async function start(name = settings.values.source, file = /** @type {File | null} */ (null)) {
   if (name === 'file' && !file) return fileInput.click();
   const before = settings.values.source;
@@ -124,6 +130,7 @@ async function start(name = settings.values.source, file = /** @type {File | nul
   try {
     await live.start(name, file);
     messages.unsay('asking', 'source');
+    if (isRunning()) keepSource(name);
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;
     if (isRunning()) settings.set({ source: before });
@@ -166,6 +173,10 @@ async function actOnSession(name, query = {}) {
   const url = `sessions/${live.session}/actions/${name}?${new URLSearchParams(query)}`;
   const response = await access.ask(url, { method: 'POST' }).catch(() => null);
   if (!response?.ok) messages.toast(response ? (await toError(response)).message : NO_ANSWER);
+}
+
+function choosePreset(number = 1) {
+  if (!presets.chooseNumber(number)) messages.toast(`There is no preset ${number} yet.`);
 }
 
 function toggleDetails() {
@@ -246,7 +257,7 @@ live.addEventListener('source', (event) => {
   if (state === 'open') messages.unsay('muted');
   if (state === 'muted') messages.say('muted', MUTED);
   if (state !== 'ended') return;
-  live.stop();
+  stop();
   messages.say('source', ENDED, 'Start again', () => start());
 });
 
@@ -266,10 +277,11 @@ live.addEventListener('state', (event) => {
   } else if (state === 'live') {
     if (!settings.values.seen) messages.toast(HINT);
     settings.set({ seen: true });
+    keepSource(settings.values.source);
     shelf.fill();
     if (meter.isWished) meter.show($('measured'));
   } else if (state === 'waiting') {
-    messages.say('connection', sentence, 'Leave the line', () => live.stop());
+    messages.say('connection', sentence, 'Leave the line', stop);
   } else if (state !== 'closed') {
     messages.sayPause('connection', sentence, retry_in_s, () => live.retry());
   }
@@ -365,4 +377,4 @@ presets.refresh();
 fillSources();
 awaitModel();
 region.fill();
-if (settings.values.autostart) start();
+if (settings.values.autostart || isResumed(settings.values.source)) start();

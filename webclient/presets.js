@@ -45,10 +45,11 @@ export class Presets extends EventTarget {
     await this.#ask('', 'GET');
   }
 
-  /** Choose one by its place, from 1; without one there is nothing to do. */
+  /** Choose one by its place, from 1. @returns {boolean} whether there is one */
   chooseNumber(number = 1) {
     const preset = this.#book.presets[number - 1];
     if (preset) this.#choose(preset);
+    return preset !== undefined;
   }
 
   /** Show what the session plays. @param {import('./sdxs-live.js').Running | null} running */
