@@ -18,13 +18,16 @@ _NAMES = {
         "_RTCRtpReceiver__jitter_buffer _RTCRtpReceiver__nack_generator "
         "_RTCRtpReceiver__decoder_queue _RTCRtpReceiver__decoder_error "
         "_RTCRtpReceiver__decoder_thread _RTCRtpReceiver__timestamp_mapper "
-        "_RTCRtpReceiver__codecs _RTCRtpReceiver__remote_streams _track"
+        "_RTCRtpReceiver__codecs _RTCRtpReceiver__remote_streams _RTCRtpReceiver__active_ssrc "
+        "_RTCRtpReceiver__remote_bitrate_estimator _track"
     ),
     "aiortc.rtcrtpreceiver:RTCRtpReceiver._handle_rtp_packet": (
         "_RTCRtpReceiver__jitter_buffer add missing _data _send_rtcp_pli"
     ),
     "aiortc.rtcrtpreceiver:RTCRtpReceiver.receive": "_queue _RTCRtpReceiver__decoder_queue",
     "aiortc.rtcrtpreceiver:RemoteStreamTrack.__init__": "_queue",
+    "aiortc.rtcdtlstransport:RtpRouter.route_rtp": "ssrc_table payload_type_table",
+    "aiortc.rate:RemoteBitrateEstimator.add": "ssrcs",
     "aiortc.rtcrtpreceiver:decoder_worker": "get get_decoder decode put",
     "aiortc.rtcsctptransport:RTCSctpTransport.__init__": "_advertised_rwnd",
     "aiortc.rtcsctptransport:RTCSctpTransport._receive_data_chunk": "_advertised_rwnd user_data",

@@ -50,8 +50,9 @@ class ReceiveCounters:
 class NewestStreams(dict[int, Any]):
     """What aiortc knows of each stream by its SSRC; a new one replaces the oldest.
 
-    A peer may send under four billion. aiortc keeps all of them, and its task ends by an exception
-    when it reports of too many; then nobody could stop the receiver any more.
+    A peer may send under four billion. aiortc keeps all of them, and ends by an exception when it
+    reports of too many, or estimates the bit rate of too many; then nobody could stop the receiver
+    any more.
     """
 
     def __setitem__(self, ssrc: int, stream: Any) -> None:
@@ -182,7 +183,7 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
         self._sooner = asyncio.Event()
         self._armed_s: float | None = None
         if corrections.bounded_queues:
-            self._RTCRtpReceiver__remote_streams: Any = NewestStreams()
+            self._bound_streams()
         self._jitter_buffer: JitterBuffer | None = None
         self._nacks: NackRequests | None = None
         self._key_frames: KeyFrameRequests | None = None
@@ -201,6 +202,16 @@ class Receiver(RTCRtpReceiver):  # type: ignore[misc]  # aiortc is seen as untyp
             self._RTCRtpReceiver__nack_generator = _Arrivals(self)
         if corrections.bounded_queues:
             self._RTCRtpReceiver__decoder_queue = DecoderQueue(self._overflowed)
+
+    def _bound_streams(self) -> None:
+        self._RTCRtpReceiver__remote_streams: Any = NewestStreams()
+        self._RTCRtpReceiver__active_ssrc: Any = NewestStreams()
+        estimator = self._RTCRtpReceiver__remote_bitrate_estimator
+        if estimator is not None:
+            estimator.ssrcs = NewestStreams()
+        router = self.transport._rtp_router
+        if not isinstance(router.ssrc_table, NewestStreams):
+            router.ssrc_table = NewestStreams(router.ssrc_table)
 
     def _put_sound(self, packet: Any) -> None:
         self._track.put(packet)

@@ -158,7 +158,8 @@ async def test_camera_comes_at_once_from_a_model_that_hangs() -> None:
             await peer.until_message(lambda m: m.get("id") == 2)
             arrived = session.stats.frames_in
             await peer.until(lambda: session._last_number >= arrived, deadline_s=5)
-            assert session.stats.frames_in <= arrived + 2, "the next frame is the camera's"
+            # A busy loop counts a few at once; a stall shows the camera ninety frames later.
+            assert session.stats.frames_in <= arrived + 10, "the next frame is the camera's"
             await peer.until_message(lambda m: m.get("state") == "bypass")
             seen = len(peer.frames)
             await peer.until_frames(20)

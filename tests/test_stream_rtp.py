@@ -13,6 +13,7 @@ import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import aiortc.rtp
 import pytest
+from aiortc import clock
 from aiortc.rtp import RtcpRrPacket, RtpPacket
 from rtp_peers import DEADLINE_S, Network, NumberedTrack, connect, lose_at_random
 
@@ -488,12 +489,20 @@ async def test_a_peer_of_a_thousand_streams_can_be_stopped() -> None:
             await pair.receive(1)
             receiver = pair.receiver
             payload_type = next(iter(receiver._RTCRtpReceiver__codecs))
+            router = receiver.transport._rtp_router
             for ssrc in range(1, 1001):
                 packet = RtpPacket(payload_type=payload_type, sequence_number=1, ssrc=ssrc)
-                await receiver._handle_rtp_packet(packet, 0)
-            streams = receiver._RTCRtpReceiver__remote_streams
-            assert list(streams)[-1] == 1000
-            assert len(streams) == MAX_STREAMS
+                packet.extensions.abs_send_time = ssrc << 10
+                assert router.route_rtp(packet) is receiver
+                await receiver._handle_rtp_packet(packet, clock.current_ms())
+            for streams in (
+                receiver._RTCRtpReceiver__remote_streams,
+                receiver._RTCRtpReceiver__active_ssrc,
+                receiver._RTCRtpReceiver__remote_bitrate_estimator.ssrcs,
+                router.ssrc_table,
+            ):
+                assert list(streams)[-1] == 1000
+                assert len(streams) == MAX_STREAMS
             reports: asyncio.Queue[int] = asyncio.Queue()
             send = receiver._send_rtcp
 
