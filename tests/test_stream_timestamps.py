@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiortc.rtcdtlstransport import RtpRouter
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
 from stream.corrections import Corrections
@@ -28,7 +29,7 @@ def test_order_of_decoding_is_no_wrap(given: tuple[int, ...], mapped: tuple[int,
 @pytest.mark.parametrize("kind", ["video", "audio"])
 def test_receiver_maps_with_it(kind: str) -> None:
     """What is received has these timestamps, not aiortc's."""
-    transport = type("Transport", (), {"state": "new"})()
+    transport = type("Transport", (), {"state": "new", "_rtp_router": RtpRouter()})()
     receiver = Receiver(kind, transport, Corrections())
     assert isinstance(receiver, RTCRtpReceiver)
     assert isinstance(receiver._RTCRtpReceiver__timestamp_mapper, Timestamps)
