@@ -125,15 +125,18 @@ async function start(name = settings.values.source, file = /** @type {File | nul
   if (name === 'file' && !file) return fileInput.click();
   const before = settings.values.source;
   settings.set({ source: name });
+  if (isRunning()) keepSource(name); // before it is open: a reload may come first
   const isAsked = name.startsWith('camera') || name === 'screen';
   if (isAsked && !isRunning()) messages.say('asking', ALLOW);
   try {
     await live.start(name, file);
     messages.unsay('asking', 'source');
-    if (isRunning()) keepSource(name);
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;
-    if (isRunning()) settings.set({ source: before });
+    if (isRunning()) {
+      settings.set({ source: before });
+      keepSource(before);
+    }
     messages.say('source', error.message, 'Use the test picture', () => start('test'));
   }
   await fillSources();
