@@ -19,6 +19,8 @@ from stream.tape_encoder import TapedPacket
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0
+"""At the room on the disk."""
 _MAX_OF_A_NAME = 1000
 
 
@@ -53,6 +55,7 @@ class Recording:
             OSError: the file cannot be created, or the disk has less free.
         """
         self._spare_bytes = spare_bytes
+        self._looked_s = label.from_s
         self._look_for_room(path.parent)
         self._file, self.path = _create(path)
         self.from_s = label.from_s
@@ -110,7 +113,9 @@ class Recording:
             self._on_end(why and f"the recording has ended after {self.length_s:.0f} s: {why}")
 
     def _write(self, mp4: Mp4, packet: TapedPacket) -> None:
-        self._look_for_room(self.path.parent)
+        if packet.at_s - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = packet.at_s
+            self._look_for_room(self.path.parent)
         mp4.write(packet, self.from_s)
         self._whole_bytes = self._file.tell()
         if not packet.is_sound:

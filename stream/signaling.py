@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from aiortc import RTCIceCandidate
 from aiortc.sdp import (
-    H264Profile,
     MediaDescription,
     SessionDescription,
     candidate_from_sdp,
@@ -22,6 +21,7 @@ from aiortc.sdp import (
 )
 
 from stream.addresses import Address, is_inside
+from stream.codecs import H264_MODES, H264_PROFILES
 from stream.errors import OfferRefused, shorten
 
 MAX_OFFER_BYTES = 32 * 1024
@@ -38,8 +38,7 @@ MAX_OF_KIND = {"video": 1, "audio": 1, "application": 1}
 MIN_MESSAGE_BYTES = 16 * 1024
 CODECS = {"video": ("VP8", "H264"), "audio": ("opus",)}
 
-# What stream.codecs encodes; all but 4:4:4.
-_H264_PROFILES = set(H264Profile) - {H264Profile.PROFILE_PREDICTIVE_HIGH_444}
+_H264_PROFILES = {parse_h264_profile_level_id(kind)[0] for kind in H264_PROFILES}
 _DIRECTIONS = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
 # What aiortc's parser raises on a malformed line.
 _PARSE_ERRORS = (
@@ -344,7 +343,7 @@ def _is_known_h264(parameters: Mapping[str, int | str | None]) -> bool:
         profile, _ = parse_h264_profile_level_id(profile_level)
     except ValueError:
         return False
-    return profile in _H264_PROFILES and mode in ("0", "1")
+    return profile in _H264_PROFILES and mode in H264_MODES
 
 
 def _direct(offer: str) -> str:

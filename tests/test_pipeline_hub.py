@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config import Source
 from pipeline.errors import CheckpointError, EngineClosed
-from pipeline.hub import download, tell_nobody
+from pipeline.hub import download, tell_nobody, whole_commit
 
 COMMIT = "c" * 40
 FILES = {
@@ -23,6 +23,7 @@ FILES = {
     "unet/weights.safetensors": bytes(range(256)) * 50_000,
     "unet/weights.bin": b"not asked for",
 }
+SAID = {"authors": [], "date": "2024-03-25T00:00:00.000Z", "title": "init", "message": ""}
 SOURCE = Source("some/body", COMMIT, ("unet/*.json", "unet/*.safetensors"))
 
 
@@ -44,6 +45,10 @@ def make_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.begin(FILES[self.path.partition(f"/resolve/{COMMIT}/")[2]])
 
         def do_GET(self) -> None:
+            if self.path == "/api/models/some/body/commits/main":
+                commits = [{"id": commit, **SAID} for commit in ("b" * 40, COMMIT)]
+                self.begin(json.dumps(commits).encode(), is_whole=True)
+                return
             if f"/tree/{COMMIT}" in self.path:
                 rows = [
                     {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
@@ -127,6 +132,15 @@ def test_a_download_is_told_and_kept(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert download(SOURCE, "put it there", tell_nobody) == folder
     assert hub.asked == [""]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_short_commit_is_asked_of_the_hub():
+    """Which of a repository's commits begins so is the hub's to say; none is an error."""
+    assert whole_commit(Source("some/body", COMMIT[:7])) == COMMIT
+    assert read(download(replace(SOURCE, revision=COMMIT[:7]), "put it", tell_nobody)) == WANTED
+    with pytest.raises(ValueError, match="0 of its commits begin with abcdef0"):
+        whole_commit(Source("some/body", "abcdef0"))
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub: Hub):

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -24,10 +20,10 @@ from published_models import (
     write_network,
 )
 
-from pipeline.config import Lines, Size, Source
+from pipeline.config import Lines, Size
 from pipeline.engines.build import EngineConfig, build_engine
 from pipeline.errors import ConfigError
-from pipeline.hub import tell_nobody, whole_commit
+from pipeline.hub import tell_nobody
 from pipeline.sources import find_preset, locate
 
 
@@ -116,44 +112,6 @@ def test_a_short_commit_is_found_in_the_cache(cache: Path):
     write_base(folder, "sdxs-512-09")
     write_network(AutoencoderTiny, narrowed(TAESD), folder / "vae")
     assert locate("sdxs-512-09", "", tell_nobody).base == folder
-
-
-class Commits(BaseHTTPRequestHandler):
-    """A hub that knows the commits of one repository."""
-
-    def do_GET(self) -> None:
-        """Answer as the hub does."""
-        is_known = self.path == "/api/models/some/body/commits/main"
-        commits = [{"id": commit, **SAID} for commit in ("b" * 40, FIRST)]
-        self.send_response(200 if is_known else 404)
-        self.end_headers()
-        self.wfile.write(json.dumps(commits).encode())
-
-
-SAID = {"authors": [], "date": "2024-03-25T00:00:00.000Z", "title": "init", "message": ""}
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Commits)
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_short_commit_is_asked_of_the_hub():
-    """Which of a repository's commits begins so is the hub's to say; none is an error."""
-    assert whole_commit(Source("some/body", "1190a73")) == FIRST
-    with pytest.raises(ValueError, match="0 of its commits begin with abcdef0"):
-        whole_commit(Source("some/body", "abcdef0"))
 
 
 @pytest.mark.parametrize(

@@ -244,14 +244,19 @@ async def test_a_reload_goes_on_and_a_visit_waits(browser: Browser) -> None:
         await page.reload()
         await visit.until_state("live")
         assert await page.input_value("#source") == "test"
-        await page.click("#start")
-        assert len(visit.offers) == 3
-        await page.reload()
-        await page.wait_for_selector("label.style")
+        goes_on = "import('/resume.js').then(({ isResumed }) => isResumed('test'))"
+        assert await page.evaluate(goes_on)
         await page.goto(visit.base)
+        assert not await page.evaluate(goes_on)
+        assert await page.input_value("#source") == "test"
+        await page.click("#start")
+        await visit.until_state("live")
+        await page.click("#start")
+        await page.reload()
+        assert not await page.evaluate(goes_on)
         await page.wait_for_selector("label.style")
         assert await page.get_attribute("body", "data-state") not in ("connecting", "live")
-        assert len(visit.offers) == 3
+        assert len(visit.offers) == 4
         visit.assert_clean()
 
 
